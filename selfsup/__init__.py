@@ -1,0 +1,27 @@
+"""selfsup learns from unlabelled data: assume part of the input is unknown, and predict it."""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Where each public name lives; imported at first use, so that `selfsup --help` needs no torch.
+_HOMES = {
+    "METHODS": "selfsup.methods",
+    "pretrain": "selfsup.tasks.pretrain",
+    "load": "selfsup.tasks.encoder",
+    "embed": "selfsup.tasks.embed",
+    "evaluate": "selfsup.tasks.evaluate",
+    "SSLTransformer": "selfsup.tasks.sklearn",
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module selfsup has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,108 @@
+"""One process or many, one code path: each function is an identity on one process.
+
+Only this file and the engine name `torch.distributed`. Losses that compare views call `gather`; the engine calls `average_gradients` after
+every backward pass. Together they give the gradient of the mean loss over all processes, exactly.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def is_parallel() -> bool:
+    """Whether this process trains together with others."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def rank() -> int:
+    """Number of this process, from 0."""
+    return dist.get_rank() if is_parallel() else 0
+
+
+def world_size() -> int:
+    """How many processes train together, 1 when alone."""
+    return dist.get_world_size() if is_parallel() else 1
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        parts = [torch.empty_like(x) for _ in range(world_size())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+        # Every process's loss depends on my rows: the gradient is the sum over all of them.
+        grad = grad.contiguous()
+        dist.all_reduce(grad)
+        return grad.chunk(world_size())[rank()]
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+        grad = grad.clone()
+        dist.all_reduce(grad)
+        return grad
+
+
+def gather(x: Tensor) -> Tensor:
+    """Rows of all processes in the order of their ranks, (B, ...) -> (world_size B, ...), with gradient; B must be the same everywhere."""
+    return _Gather.apply(x) if is_parallel() else x
+
+
+def sum_over_processes(x: Tensor) -> Tensor:
+    """Elementwise sum over all processes, with gradient."""
+    return _Sum.apply(x) if is_parallel() else x
+
+
+@torch.no_grad()
+def average(x: Tensor) -> Tensor:
+    """Mean over all processes, without gradient; for what is logged."""
+    if is_parallel():
+        x = x.clone()
+        dist.all_reduce(x)
+        x /= world_size()
+    return x
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace each gradient by its mean over all processes, in one coalesced exchange for each dtype."""
+    if not is_parallel():
+        return
+    by_dtype: dict[torch.dtype, list[Tensor]] = {}
+    for p in parameters:
+        if p.requires_grad:
+            if p.grad is None:  # unused here but perhaps not elsewhere: every process must send the same shapes
+                p.grad = torch.zeros_like(p)
+            by_dtype.setdefault(p.grad.dtype, []).append(p.grad)
+    for gradients in by_dtype.values():
+        flat = torch.cat([g.reshape(-1) for g in gradients])
+        dist.all_reduce(flat)
+        flat /= world_size()
+        for g, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            g.copy_(mean.view_as(g))
+
+
+def broadcast_number(x: float) -> float:
+    """Rank 0's number on every process, so that all take the same decision (elapsed time, a signal)."""
+    if not is_parallel():
+        return x
+    value = torch.tensor([x], dtype=torch.float64)
+    dist.broadcast(value, 0)
+    return float(value)
+
+
+def any_process(flag: bool) -> bool:
+    """True on every process when it is true on one."""
+    return bool(average(torch.tensor([float(flag)])) > 0)

@@ -1,0 +1,100 @@
+"""The contract: a method says what to hide and what a wrong guess costs; the engine does the rest.
+
+Read this file first. A paper is one subclass of `Method` in `selfsup/methods/`; the engine knows nothing else about it.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+Batch = dict[str, Tensor]
+"""Tensors that share their first axis. Raw images: "image" (B, C, H, W) uint8, and "size" (B, 2) int64, the height and
+width that each image fills of its canvas, absent where all fill it. Raw vectors: "vector" (B, D) float32. Where the data has
+classes: "label" (B,) int64, -1 for unknown. Always: "index" (B,) int64, the item's number in the data."""
+
+NO_METRICS: Mapping[str, Tensor] = {}
+
+
+class Encoder(nn.Module):
+    """A network from a clean input to one vector; it knows no paper.
+
+    Images come as (B, C, H, W) float in [0, 1], vectors as (B, D) float; standardising them is the encoder's first layer.
+
+    Attributes:
+        width: length of the vector that `forward` returns.
+    """
+
+    width: int
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a paper is optimised when the user does not say.
+
+    Attributes:
+        optimizer: AdamW, SGD with momentum, or LARS (1708.03888).
+        lr: peak learning rate at `batch_size`; scaled linearly with the batch for sgd and lars, with its root for adamw.
+        batch_size: images in a step, over all processes.
+        weight_decay: decoupled for adamw; biases and normalisation are left out of it.
+        momentum: beta_1 of adamw, momentum of sgd and lars.
+        beta2: second-moment decay of adamw.
+        schedule: "cosine" decays to zero as progress goes to 1, "constant" does not.
+        warmup: fraction of the run in which the rate climbs from zero, 0 to 1.
+        clip: largest gradient norm of a player, infinite for none.
+        encoder: the network this paper is known for, used where the user names none.
+    """
+
+    optimizer: Literal["adamw", "sgd", "lars"] = "adamw"
+    lr: float = 1e-3
+    batch_size: int = 256
+    weight_decay: float = 1e-4
+    momentum: float = 0.9
+    beta2: float = 0.999
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup: float = 0.05
+    clip: float = float("inf")
+    encoder: str = "small"
+
+
+class Update(NamedTuple):
+    """One optimiser step that a method asks for."""
+
+    loss: Tensor  # scalar, to minimise
+    player: str = "main"  # whose optimiser steps
+    metrics: Mapping[str, Tensor] = NO_METRICS  # detached scalars to log
+
+
+class Method(nn.Module):
+    """One paper: set `encoder` and `views`, define `loss`. Adversarial papers define `updates` and `players` instead.
+
+    Attributes:
+        encoder: what the user keeps.
+        views: raw batch -> what is shown and what is hidden; on the device, holds no network, draws from the generator only.
+        recipe: the paper's optimiser settings.
+    """
+
+    encoder: Encoder
+    views: Callable[[Batch, torch.Generator], Batch]
+    recipe: ClassVar[Recipe] = Recipe()
+
+    def loss(self, views: Batch) -> Tensor:
+        """Scalar cost of a wrong guess. Random numbers here come from torch's global generator, seeded anew at every step."""
+        raise TypeError(f"{type(self).__name__} defines neither loss nor updates")
+
+    def updates(self, views: Batch) -> Iterator[Update]:
+        """Yield losses in the paper's order; that player has been stepped when the next line runs."""
+        yield Update(self.loss(views))
+
+    def players(self) -> dict[str, nn.Module]:
+        """Who owns an optimiser, by name. Parameters with `requires_grad=False`, such as a teacher's, are never stepped."""
+        return {"main": self}
+
+    def after_step(self, progress: float) -> None:
+        """Move teachers and queues, once all players have stepped; progress runs from 0 to 1 over the training."""
+
+    def embed(self, x: Tensor) -> Tensor:
+        """(B, ...) clean inputs -> (B, width)."""
+        return self.encoder(x)
