@@ -94,15 +94,22 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
             g.copy_(mean.view_as(g))
 
 
-def broadcast_number(x: float) -> float:
-    """Rank 0's number on every process, so that all take the same decision (elapsed time, a signal)."""
+def agree(stop: int, seconds: float) -> tuple[int, float]:
+    """One decision for all processes: a stop signal that reached any of them (0 for none), and rank 0's clock."""
     if not is_parallel():
-        return x
-    value = torch.tensor([x], dtype=torch.float64)
-    dist.broadcast(value, 0)
-    return float(value)
+        return stop, seconds
+    both = torch.tensor([float(stop), seconds if rank() == 0 else 0.0], dtype=torch.float64)
+    dist.all_reduce(both, op=dist.ReduceOp.MAX)
+    return int(both[0]), float(both[1])
 
 
-def any_process(flag: bool) -> bool:
-    """True on every process when it is true on one."""
-    return bool(average(torch.tensor([float(flag)])) > 0)
+def broadcast_text(text: str) -> str:
+    """Rank 0's text on every process."""
+    if not is_parallel():
+        return text
+    data = text.encode()
+    length = torch.tensor([len(data)])
+    dist.broadcast(length, 0)
+    letters = torch.tensor(list(data), dtype=torch.uint8) if rank() == 0 else torch.empty(int(length), dtype=torch.uint8)
+    dist.broadcast(letters, 0)
+    return bytes(letters.tolist()).decode()

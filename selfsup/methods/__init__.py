@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,16 +21,52 @@ METHODS: dict[str, str] = {
 }
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What the head of a method's file says; see any of them for the form."""
+
+    id: str
+    title: str
+    paper: str
+    modality: str
+    hidden: str
+    shown: str
+    predicted: str
+
+
 def method_class(method: str) -> type[Method]:
     """The class of a method's id.
 
     Raises:
         ValueError: no such method; names the nearest one.
     """
+    _check(method)
+    return getattr(importlib.import_module(f"selfsup.methods.{method}"), METHODS[method])
+
+
+def describe(method: str) -> Facts:
+    """What is hidden, shown and predicted, read from the file's docstring without importing it.
+
+    Raises:
+        ValueError: no such method, or its docstring lacks a line.
+    """
+    _check(method)
+    text = ast.get_docstring(ast.parse((Path(__file__).parent / f"{method}.py").read_text())) or ""
+    title, _, body = text.partition("\n")
+    rows = {}
+    for name in ("Modality", "Hidden", "Shown", "Predicted"):
+        found = re.search(rf"^{name}\s+(.*(?:\n[ \t]+\S.*)*)", body, re.MULTILINE)
+        if not found:
+            raise ValueError(f'selfsup/methods/{method}.py: its docstring has no line that begins with "{name}"')
+        rows[name.lower()] = re.sub(r"\s+", " ", found[1])
+    paper = " ".join(re.findall(r"https?://\S+", body))
+    return Facts(method, title.strip(), paper, **rows)
+
+
+def _check(method: str) -> None:
     if method not in METHODS:
         import difflib
 
         near = difflib.get_close_matches(method, METHODS, n=1)
-        hint = f'did you mean "{near[0]}"?' if near else f"there are {', '.join(METHODS)}."
-        raise ValueError(f'no method "{method}"; {hint} `selfsup methods` describes them all')
-    return getattr(importlib.import_module(f"selfsup.methods.{method}"), METHODS[method])
+        hint = f'did you mean "{near[0]}"?' if near else f"there are {', '.join(METHODS)}"
+        raise ValueError(f'no method "{method}"; {hint}. `selfsup methods` describes them')

@@ -1,0 +1,277 @@
+"""The command line: parse, call, print. Results go to stdout, progress and errors to stderr."""
+
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+from cyclopts import App, CycloptsError, Parameter
+from rich.console import Console
+
+from selfsup import __version__
+from selfsup.methods import METHODS, describe
+
+STATUSES = """Exit statuses: 0 done; 1 failed; 2 wrong use; 3 too many unreadable files; 4 stored tensors damaged; 5 loss not finite; \
+6 out of memory; 75 stopped by SIGTERM or SIGUSR1, saved, can be resumed; 130 stopped by Ctrl-C, saved."""
+
+app = App(
+    name="selfsup",
+    help="Learn from unlabelled data: hide a part of the input, predict it, keep the encoder.",
+    help_epilogue=STATUSES,
+    version=f"selfsup {__version__}",
+    result_action="return_value",
+)
+pretrain_app = App(name="pretrain", help="Train an encoder on data without labels: selfsup pretrain METHOD DATA.", result_action="return_value")
+app.command(pretrain_app)
+
+
+@pretrain_app.default
+def resume_run(*, resume: Path, allow_data_change: bool = False, quiet: bool = False) -> None:
+    """Train an encoder on data without labels: selfsup pretrain METHOD DATA, or go on with --resume RUN.
+
+    Args:
+        resume: a run's folder; it goes on exactly where it was.
+        allow_data_change: resume although the data has changed.
+        quiet: no progress on stderr.
+    """
+    from selfsup.tasks.pretrain import pretrain
+
+    _print_run(pretrain(resume=resume, allow_data_change=allow_data_change, quiet=quiet).path)
+
+
+def _add_method(method: str) -> None:
+    """`selfsup pretrain METHOD`, its options made of `pretrain`'s signature and of the constructor's, with their docstrings."""
+    from docstring_parser import parse
+
+    from selfsup.methods import method_class
+    from selfsup.tasks.plan import method_options
+    from selfsup.tasks.pretrain import pretrain
+
+    def described(target: Any, names: dict[str, inspect.Parameter], docstring: str | None, group: str) -> list[inspect.Parameter]:
+        texts = {name.strip(): p.description or "" for p in parse(docstring or "").params for name in p.arg_name.split(",")}
+        hints = get_type_hints(target)
+        return [
+            p.replace(
+                kind=inspect.Parameter.KEYWORD_ONLY,
+                annotation=Annotated[_cli_type(hints.get(name, str)), Parameter(help=texts.get(name, ""), group=group, negative="--no-" + name.replace("_", "-") if hints.get(name) is bool else ())],
+            )
+            for name, p in names.items()
+        ]
+
+    common = {k: p for k, p in inspect.signature(pretrain).parameters.items() if k not in ("data", "method", "resume", "allow_data_change", "options")}
+    cls = method_class(method)
+    parameters = [
+        inspect.Parameter("data", inspect.Parameter.POSITIONAL_ONLY, annotation=Annotated[str, Parameter(help="A folder, .zip, .tar, .npy, .npz or parquet; a folder in an archive as data.zip/train.")]),
+        *described(cls.__init__, method_options(method), cls.__doc__, f"Options of {method}"),
+        *described(pretrain, common, pretrain.__doc__, "Options of every method"),
+    ]
+
+    def command(data: str, /, **arguments: Any) -> None:
+        run = pretrain(data, method, **arguments)
+        if arguments.get("dry_run"):
+            from selfsup.tasks.dry_run import describe_plan
+
+            print(describe_plan(json.loads((run.path / "plan.json").read_text())))
+            print(f"{'views':<11}  {run.path / 'views.png'}")
+        else:
+            _print_run(run.path)
+
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    facts = describe(method)
+    command.__doc__ = f"{facts.title} {facts.paper}\n\nHidden: {facts.hidden}\n\nShown: {facts.shown}\n\nPredicted: {facts.predicted}"
+    pretrain_app.command(command, name=method)
+
+
+def _cli_type(hint: Any) -> Any:
+    """A Python type without the parts that only Python can give (modules)."""
+    import types
+    from typing import Union, get_args, get_origin
+
+    if get_origin(hint) in (Union, types.UnionType):
+        kept = [a for a in get_args(hint) if a in (int, float, str, bool, Path, type(None)) or get_origin(a) in (Literal, tuple)]
+        if str in kept and Path in kept:
+            kept.remove(str)
+        return Union[tuple(kept)]  # noqa: UP007 - built at run time
+    return hint
+
+
+def _print_run(run: Path) -> None:
+    print(run)
+
+
+@app.command
+def embed(encoder: Path, data: str, /, *, out: Path, best: bool = False, max_bad: float = 0.01) -> None:
+    """Write the vectors of all items.
+
+    Args:
+        encoder: a run's folder, or an encoder folder.
+        data: anything that pretrain takes.
+        out: vectors.npy (names beside it in vectors.names.txt) or vectors.parquet.
+        best: of a run, the best checkpoint by the label-free measure instead of the last.
+        max_bad: largest fraction of unreadable files, 0 to 1.
+    """
+    import selfsup
+
+    vectors = selfsup.embed(encoder, data, out=out, best=best, max_bad=max_bad)
+    print(f"{out}: {vectors.shape[0]} vectors of {vectors.shape[1]}")
+
+
+@app.command
+def evaluate(
+    encoder: Path,
+    /,
+    *,
+    train: str,
+    test: str,
+    protocol: str = "knn,linear,few-label",
+    best: bool = False,
+    seed: int = 0,
+    scratch_images: int | None = None,
+    json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    quiet: bool = False,
+) -> None:
+    """Say what an encoder is worth with labels, beside raw pixels, the same network untrained, and trained from scratch.
+
+    Args:
+        encoder: a run's folder, or an encoder folder.
+        train: labelled data, as pretrain takes it; classes are the names of the sub-folders.
+        test: labelled data of the same classes.
+        protocol: any of knn, linear and few-label, with commas.
+        best: of a run, the best checkpoint by the label-free measure instead of the last.
+        seed: of the draws of few labels, the untrained network and the training from scratch.
+        scratch_images: items that the training from scratch on all labels sees; as many as the pretraining saw when not given.
+        json_: print one JSON object.
+        quiet: no progress on stderr.
+    """
+    from selfsup.tasks.evaluate import as_table
+    from selfsup.tasks.evaluate import evaluate as run_evaluation
+
+    parts = tuple(p.strip() for p in protocol.split(",") if p.strip())
+    result = run_evaluation(encoder, train, test, protocol=parts, best=best, seed=seed, scratch_images=scratch_images, quiet=quiet)
+    if json_:
+        print(json.dumps(result))
+    else:
+        Console().print(as_table(result))
+
+
+@app.command
+def report(run: Path, /) -> None:
+    """Build a run's page again.
+
+    Args:
+        run: a run's folder.
+    """
+    from selfsup.report import write_report
+
+    if not (run / "config.json").is_file():
+        raise ValueError(f"{run}: no config.json in it; expected the folder of a run of `selfsup pretrain`")
+    print(write_report(run))
+
+
+@app.command
+def verify(path: Path, /) -> None:
+    """Check every stored tensor against its checksum.
+
+    Args:
+        path: a run's folder, or an encoder folder.
+    """
+    from selfsup.tasks.verify import verify as check
+
+    for folder, tensors in check(path).items():
+        print(f"{folder}: {tensors} tensors whole")
+
+
+@app.command
+def methods(*, json_: Annotated[bool, Parameter(name="--json", negative=())] = False) -> None:
+    """List every method: what it hides, what it predicts, and its paper.
+
+    Args:
+        json_: print one JSON object a method.
+    """
+    facts = [describe(method) for method in METHODS]
+    if json_:
+        print(json.dumps([vars(f) for f in facts]))
+        return
+    from rich.table import Table
+
+    table = Table("method", "data", "hidden", "predicted", "paper", show_lines=True)
+    for f in facts:
+        table.add_row(f.id, f.modality, f.hidden, f.predicted, f"{f.title}\n{f.paper}")
+    Console().print(table)
+
+
+def main() -> None:
+    """Entry point: every expected failure is one line on stderr and a status of its own."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command; returns the exit status."""
+    errors = Console(stderr=True, soft_wrap=True)
+    try:
+        _load_method(arguments)
+        app(arguments, exit_on_error=False, error_console=errors)
+    except CycloptsError:
+        return 2  # cyclopts has said what was wrong
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        status, text = _status_of(error)
+        print(f"selfsup: {text}", file=sys.stderr)
+        return status
+    return 0
+
+
+def _load_method(arguments: list[str]) -> None:
+    """Register the method that is asked for, so that only then its file, and torch, are imported."""
+    if not arguments or arguments[0] != "pretrain":
+        return
+    words = [a for a in arguments[1:] if not a.startswith("-")]
+    if len(arguments) > 1 and not arguments[1].startswith("-"):
+        if words[0] not in METHODS:
+            describe(words[0])  # names the nearest
+        _add_method(words[0])
+    else:
+        for method in METHODS:
+            if "--help" in arguments or "-h" in arguments:
+                pretrain_app.command(_stub(method), name=method)
+
+
+def _stub(method: str) -> Callable[[], None]:
+    def command() -> None: ...
+
+    command.__doc__ = describe(method).title
+    return command
+
+
+def _status_of(error: Exception) -> tuple[int, str]:
+    """Exit status and one line; what nobody expected keeps its traceback, in a file."""
+    by_name: dict[str, int] = {"BadDataError": 3, "DamagedError": 4, "NotFiniteError": 5, "OutOfMemoryError": 6, "MemoryError": 6}
+    for cls in type(error).__mro__:
+        if cls.__name__ in by_name:
+            return by_name[cls.__name__], str(error)
+    if type(error).__name__ == "Stopped":
+        number = error.signal_number  # type: ignore[attr-defined]
+        return (130 if number == 2 else 75), f"{error}: saved; go on with `selfsup pretrain --resume RUN`"
+    if type(error).__name__ == "WorkersFailedError":
+        return error.status, str(error)  # type: ignore[attr-defined]
+    if isinstance(error, ValueError):
+        return 2, str(error)
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return 1, f"{where}{error.strerror or error}"
+    return 1, _crash(error)
+
+
+def _crash(error: Exception) -> str:
+    import tempfile
+    import traceback
+
+    if os.environ.get("SELFSUP_TRACEBACK"):
+        traceback.print_exception(error)
+    with tempfile.NamedTemporaryFile("w", prefix="selfsup-crash-", suffix=".txt", delete=False) as file:
+        traceback.print_exception(error, file=file)
+    return f"{type(error).__name__}: {error} (this is a fault of selfsup; what happened is in {file.name})"

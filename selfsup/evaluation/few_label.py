@@ -1,0 +1,153 @@
+"""Few-label curve: what a classifier reaches with 1, 2, 5, ... labels a class on top of frozen vectors, with its uncertainty.
+
+Axes: N training rows, M test rows, D width, C classes, S seeds, J problems on the same rows (folds x penalties).
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from selfsup.evaluation.features import check_labelled
+from selfsup.evaluation.logistic import fit_logistic, logits_of
+
+COUNTS = (1, 2, 5, 10, 20, 50, 100)
+GRID = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4)  # penalties to cross-validate over, for vectors of length 1
+FALLBACK = 1e-3  # below FOLDS labels a class, where there is nothing to validate on
+FOLDS = 5
+
+
+class Interval(NamedTuple):
+    """A mean over seeds and the 95 % interval of that mean; fractions of 1."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def few_label(
+    train_x: Float[Tensor, "N D"],
+    train_y: Int[Tensor, " N"],
+    test_x: Float[Tensor, "M D"],
+    test_y: Int[Tensor, " M"],
+    *,
+    counts: Sequence[int] = COUNTS,
+    seeds: int = 5,
+) -> dict[str, Interval]:
+    """Test accuracy of logistic regression on n labelled rows of each class, over several draws of those rows.
+
+    Vectors are centred on the mean of the training set (whose labels that does not need) and brought to length 1, so that every kind of
+    vector meets the same penalties. With at least 5 labels a class the penalty is the one with the best cross entropy in a 5-fold
+    cross-validation within the labelled rows; below that it is 1e-3 for everyone. Test labels only count what was right.
+
+    Args:
+        train_y, test_y: classes, 0 or above; those that train_y lacks are never predicted.
+        counts: labels a class; counts above the smallest training class are left out (`left_out` says which and why).
+        seeds: number of draws, 0 to seeds - 1; draws of one seed are nested, and the same for all vectors of the same training set.
+    Returns:
+        By count, as a string: mean and 95 % interval.
+    Raises:
+        ValueError: no rows, unknown (negative) labels, vectors that are not finite, fewer than 2 seeds, a count below 1.
+    """
+    check_labelled(train_x, train_y, test_x, test_y)
+    if seeds < 2:
+        raise ValueError(f"an interval needs at least 2 seeds, got {seeds}")
+    names, y = train_y.unique(return_inverse=True)
+    centre = train_x.mean(dim=0)
+    train_z, test_z = (F.normalize(x - centre, dim=1) for x in (train_x, test_x))
+    curve = {}
+    for count in usable_counts(train_y, counts):
+        rows = torch.stack([labelled_rows(train_y, count, seed) for seed in range(seeds)])
+        w = _fit(train_z[rows], y[rows], len(names))
+        right = [
+            (names[logits_of(part.expand(seeds, -1, -1), w)[:, 0].argmax(dim=2)] == truth).sum(dim=1)
+            for part, truth in zip(test_z.split(2048), test_y.split(2048), strict=True)
+        ]
+        curve[str(count)] = interval((torch.stack(right).sum(dim=0).double() / len(test_y)).tolist())
+    return curve
+
+
+def usable_counts(y: Int[Tensor, " N"], counts: Sequence[int] = COUNTS) -> list[int]:
+    """Those counts for which every class in y has that many rows, ascending."""
+    if not counts or min(counts) < 1:
+        raise ValueError(f"counts must hold numbers of labels a class, 1 or more; got {tuple(counts)}")
+    smallest = int(y.unique(return_counts=True)[1].min())
+    return sorted({n for n in counts if n <= smallest})
+
+
+def left_out(y: Int[Tensor, " N"], counts: Sequence[int] = COUNTS, classes: Sequence[str] = ()) -> dict[str, str]:
+    """Why counts are not in the curve, by count, in words; empty when all are."""
+    names, sizes = y.unique(return_counts=True)
+    smallest = int(sizes.argmin())
+    c, size = int(names[smallest]), int(sizes[smallest])
+    name = f'"{classes[c]}"' if c < len(classes) else str(c)
+    kept = usable_counts(y, counts)
+    return {str(n): f"class {name} has only {size} labelled training items" for n in sorted(set(counts)) if n not in kept}
+
+
+def labelled_rows(y: Int[Tensor, " N"], count: int, seed: int) -> Int[Tensor, " rows"]:
+    """`count` rows of each class that occurs in y, drawn by seed; ordered by class, and nested: a larger count adds to a smaller one."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = []
+    for c in y.unique():
+        rows = (y == c).nonzero()[:, 0].cpu()
+        drawn.append(rows[torch.randperm(len(rows), generator=generator)[:count]])
+    return torch.cat(drawn).to(y.device)
+
+
+def interval(values: Sequence[float], level: float = 0.95) -> Interval:
+    """Mean of fractions and the interval that holds their true mean with probability `level`, by Student's t; clipped to [0, 1].
+
+    Raises:
+        ValueError: fewer than two values.
+    """
+    n = len(values)
+    if n < 2:
+        raise ValueError(f"an interval needs at least 2 values, got {n}")
+    mean = sum(values) / n
+    error = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1) / n)
+    reach = t_quantile(level, n - 1) * error
+    return Interval(mean, max(0.0, mean - reach), min(1.0, mean + reach))
+
+
+def t_quantile(level: float, freedom: int) -> float:
+    """The t with P(|T| < t) = level for Student's distribution with `freedom` degrees; 2.776 at (0.95, 4)."""
+    if not 0 < level < 1 or freedom < 1:
+        raise ValueError(f"t_quantile needs 0 < level < 1 and at least 1 degree of freedom, got {level} and {freedom}")
+
+    def within(angle: float) -> float:  # Abramowitz and Stegun 26.7.3 and 26.7.4, with t = sqrt(freedom) tan(angle)
+        odd = freedom % 2
+        term = math.cos(angle) if odd else 1.0
+        total = term if freedom > 1 else 0.0
+        for k in range(2 if odd else 1, freedom - 1, 2):
+            term *= k / (k + 1) * math.cos(angle) ** 2
+            total += term
+        return 2 / math.pi * (angle + math.sin(angle) * total) if odd else math.sin(angle) * total
+
+    low, high = 0.0, math.pi / 2
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if within(middle) < level else (low, middle)
+    return math.sqrt(freedom) * math.tan(low)
+
+
+def _fit(x: Float[Tensor, "S n D"], y: Int[Tensor, "S n"], classes: int) -> Tensor:
+    """Weights (S, 1, D + 1, C) of each draw, its penalty chosen within the draw; rows are ordered by class, all classes of one size."""
+    sets, n, _ = x.shape
+    count = n // classes
+    chosen = torch.full((sets, 1), FALLBACK, dtype=torch.float64, device=x.device)
+    if count >= FOLDS:
+        grid = torch.tensor(GRID, dtype=torch.float64, device=x.device)
+        fold = torch.arange(n, device=x.device) % count % FOLDS  # within each class one fold after the other
+        trained = (fold != torch.arange(FOLDS, device=x.device)[:, None]).to(x.dtype)  # (FOLDS, n)
+        rows = trained.repeat_interleave(len(grid), dim=0).expand(sets, -1, -1)  # (S, FOLDS * grid, n)
+        w = fit_logistic(x, y, classes, grid.repeat(sets, FOLDS), rows=rows, tolerance=1e-4)
+        truth = y[:, None, :, None].expand(-1, rows.shape[1], -1, 1)
+        loss = -logits_of(x, w).log_softmax(dim=3).gather(3, truth)[..., 0]  # (S, FOLDS * grid, n)
+        held_out = (loss * (1 - rows)).sum(dim=2).view(sets, FOLDS, len(grid)).sum(dim=1)
+        chosen = grid[held_out.argmin(dim=1)][:, None]
+    return fit_logistic(x, y, classes, chosen)

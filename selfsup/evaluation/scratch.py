@@ -1,0 +1,119 @@
+"""The rival that pretraining must beat: the same network and a linear classifier, trained from scratch on the labels alone.
+
+Axes: B images in a batch, C classes.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import ClassVar, Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from selfsup.data import Items
+from selfsup.engine.optim import learning_rate, make_optimizers, set_learning_rate
+from selfsup.engine.train import train_step
+from selfsup.evaluation.features import evaluating
+from selfsup.method import Batch, Encoder, Method, Recipe
+from selfsup.views.crops import RandomCrop
+
+BATCH = 64
+
+
+class Scratch(NamedTuple):
+    """A network that was trained on labels, in evaluation mode."""
+
+    embed: nn.Module  # clean inputs (B, ...) -> (B, width)
+    predict: nn.Module  # clean inputs (B, ...) -> (B, classes) scores, the largest is the class
+
+
+class Classifier(Method):
+    """Supervised learning as a method: nothing is hidden but the label."""
+
+    recipe: ClassVar[Recipe] = Recipe(optimizer="adamw", lr=2e-3, batch_size=BATCH, weight_decay=5e-2, warmup=0.1)
+
+    def __init__(self, encoder: Encoder, classes: int, image_size: int, *, flip: bool) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Linear(encoder.width, classes)
+        self.scores = nn.Sequential(encoder, self.head)
+        # Half of the area and more: smaller crops cut off what tells a 3 from a 9.
+        self.views = RandomCrop(image_size, scale=(0.5, 1.0), flip=0.5 if flip else 0.0) if image_size > 0 else _vectors
+
+    def loss(self, views: Batch) -> Tensor:
+        return F.cross_entropy(self.scores(views["image"]).float(), views["label"])
+
+
+def train_from_scratch(
+    build: Callable[[], Encoder],
+    items_train: Items,
+    index: np.ndarray,
+    classes: int,
+    *,
+    image_size: int,
+    seed: int,
+    images: int,
+    flip: bool = True,
+    device: torch.device | str = "cpu",
+    precision: Literal["fp32", "bf16"] = "fp32",
+    progress: Callable[[int, int], None] | None = None,
+) -> Scratch:
+    """Train a fresh network and a linear classifier by cross entropy: AdamW, one cosine, random crops of 50 to 100 % of the area and flips.
+
+    Every run has the full budget, however few the labels are: they are then seen more often, each time as another crop. Deterministic for
+    a seed on the CPU; the global random state is left as it was.
+
+    Args:
+        build: makes the untrained network; called under `seed`.
+        items_train: with labels; only those of `index` are looked at.
+        index: (n,) rows to train on, with known labels.
+        classes: number C of outputs; labels are 0 to C - 1.
+        image_size: side of a crop in pixels, 0 for vectors, which are not augmented.
+        seed: of the weights, the order and the crops.
+        images: to be seen in all; 64 a step.
+        flip: whether a mirrored image keeps its class; False for digits, letters and arrows.
+        device, precision: where and in which arithmetic; "bf16" is autocast.
+        progress: called with (images seen, images) after every step.
+    Raises:
+        ValueError: no labels, none at `index`, unknown ones among them, or a budget below one image.
+    """
+    if items_train.labels is None or len(index) == 0:
+        raise ValueError(f"training from scratch needs labelled items, got {len(index)} of {items_train.source}, which "
+                         f"{'has no labels' if items_train.labels is None else 'has some'}")
+    if images < 1:
+        raise ValueError(f"training from scratch needs a budget of at least 1 image, got {images}")
+    used = items_train.labels[index]
+    if used.min() < 0 or used.max() >= classes:
+        raise ValueError(f"labels to train on must be 0 to {classes - 1}, got {used.min()} to {used.max()}; leave out items without a class")
+    device, steps = torch.device(device), -(-images // BATCH)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        method = Classifier(build(), classes, image_size, flip=flip).to(device).train()
+        optimizers = make_optimizers(method, method.recipe)
+        generator = torch.Generator(device).manual_seed(seed)
+        for step, batch in zip(range(steps), _batches(items_train, index, seed), strict=False):
+            set_learning_rate(optimizers, learning_rate(method.recipe, (step + 1) / (steps + 1)))
+            views = method.views({name: value.to(device) for name, value in batch.items()}, generator)
+            autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+            train_step(method, [views], optimizers, autocast=autocast)
+            if progress is not None:
+                progress(min((step + 1) * BATCH, images), images)
+    method.eval().requires_grad_(False)
+    return Scratch(method.encoder, method.scores)
+
+
+def _batches(items: Items, index: np.ndarray, seed: int) -> Iterator[Batch]:
+    """Batches of 64 from one random order after another; with fewer than 64 items each comes several times in a batch."""
+    random = np.random.default_rng(seed)
+    pool = np.empty(0, dtype=np.int64)
+    whole = items.batch(index) if len(index) <= 4096 else None  # few: read them once
+    while True:
+        while len(pool) < BATCH:
+            pool = np.concatenate([pool, random.permutation(len(index))])
+        chosen, pool = pool[:BATCH], pool[BATCH:]
+        yield items.batch(index[chosen]) if whole is None else {name: value[chosen] for name, value in whole.items()}
+
+
+def _vectors(batch: Batch, generator: torch.Generator) -> Batch:
+    return {"image": batch["vector"], "label": batch["label"]}

@@ -1,0 +1,86 @@
+"""SimCLR: A Simple Framework for Contrastive Learning of Visual Representations.
+
+Chen, Kornblith, Norouzi and Hinton, ICML 2020. https://arxiv.org/abs/2002.05709
+
+Modality   images
+Hidden     which of the other 2B - 1 views in the batch shows the same image.
+Shown      two crops of every image, each with its own colours and blur (section 3).
+Predicted  the partner of every view: softmax over cosine similarities (equation 1).
+
+Axes: B images in the batch, C channels, H height, W width, D projection size.
+"""
+
+import math
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from selfsup.distributed import gather, rank
+from selfsup.method import Batch, Encoder, Method, Recipe
+from selfsup.models.heads import mlp
+from selfsup.views.crops import TwoCrops
+
+
+class SimCLR(Method):
+    """Encoder f and projector g, trained so that the two views of an image agree (algorithm 1).
+
+    Args:
+        encoder: f, maps (B, C, H, W) to (B, encoder.width).
+        image_size: height and width of a crop, in pixels.
+        temperature: tau of equation 1, no unit; the authors use 0.1 on ImageNet, 0.5 on CIFAR-10, 0.2 is better in short runs.
+        hidden_size: width of g's hidden layer; the paper's is the encoder's, 2048 for ResNet-50.
+        projection_size: D, width of g's output, thrown away after training; the paper's is 128.
+        colour_strength: s of appendix A, no unit; 1.0 for ImageNet, 0.5 for CIFAR-10.
+    """
+
+    recipe: ClassVar[Recipe] = Recipe(optimizer="adamw", lr=2e-3, batch_size=256, weight_decay=1e-2)
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        image_size: int = 224,
+        temperature: float = 0.2,
+        hidden_size: int = 512,
+        projection_size: int = 128,
+        colour_strength: float = 0.5,
+    ) -> None:
+        super().__init__()
+        if temperature <= 0:
+            raise ValueError(f"temperature must be positive, got {temperature}")
+        self.encoder = encoder
+        self.projector = mlp(encoder.width, hidden_size, projection_size)
+        self.temperature = temperature
+        self.views = TwoCrops(image_size, colour_strength)  # t and t' of algorithm 1
+
+    def loss(self, views: Batch) -> Tensor:
+        # Both views in one pass, so that batch normalisation sees all 2B of them.
+        h = self.encoder(torch.cat([views["first"], views["second"]]))
+        z_first, z_second = self.projector(h).float().chunk(2)
+        return nt_xent(z_first, z_second, self.temperature)
+
+    def embed(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B width"]:
+        return self.encoder(x)  # h, not z: g drops what the augmentations change (section 4.2)
+
+
+def nt_xent(first: Float[Tensor, "B D"], second: Float[Tensor, "B D"], temperature: float) -> Float[Tensor, ""]:
+    """Normalised temperature-scaled cross entropy, equation 1; row i of each is image i.
+
+    Returns:
+        Mean over the 2B views, in nats; log(2B - 1) when every projection is the same.
+
+    Raises:
+        ValueError: fewer than two images, so that no view has a negative.
+    """
+    if len(first) < 2:
+        raise ValueError(f"nt_xent needs at least 2 images for negatives, got {len(first)}")
+    queries = F.normalize(torch.cat([first, second]), dim=-1)  # (2B, D)
+    keys = gather(queries)  # every process's views, with gradient; `queries` itself on one process
+    logits = queries @ keys.T / temperature  # (2B, keys)
+    row = torch.arange(len(queries), device=queries.device)
+    own = row + rank() * len(queries)  # where my views sit among the keys
+    logits[row, own] = -math.inf  # k != i: a view is not its own partner
+    return F.cross_entropy(logits, own.roll(len(first)))

@@ -1,0 +1,167 @@
+"""From a name to an encoder, and from a user's own network to one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from selfsup.method import Encoder
+from selfsup.models.normalize import Normalize
+
+ENCODERS = ("small", "resnet18", "resnet34", "resnet50", "vit_tiny", "vit_small", "vit_base", "dcgan", "mlp")
+"""Names that `build_encoder` knows; "mlp" takes vectors, all others images."""
+
+
+def build_encoder(
+    name: str,
+    *,
+    channels: int,
+    image_size: int,
+    mean: Sequence[float] | Tensor | None = None,
+    std: Sequence[float] | Tensor | None = None,
+) -> Encoder:
+    """The encoder of that name, freshly initialised from torch's global generator.
+
+    Args:
+        name: one of `ENCODERS`.
+        channels: C of images (B, C, H, W), or D of vectors (B, D).
+        image_size: side in pixels that it will mostly see; 0 for vectors.
+        mean, std: statistics of the data, one number a channel in units of the input; None for the encoder's defaults.
+
+    Returns:
+        An encoder whose `spec` holds the JSON-able arguments that build the same network again; the statistics are in its buffers.
+
+    Raises:
+        ValueError: no such name (the nearest one is named), or channels or a size that this encoder cannot take.
+    """
+    if name not in ENCODERS:
+        near = difflib.get_close_matches(name, ENCODERS, n=1)
+        hint = f'did you mean "{near[0]}"?' if near else f"there are {', '.join(ENCODERS)}"
+        raise ValueError(f'no encoder "{name}"; {hint}')
+    if channels < 1:
+        raise ValueError(f'encoder "{name}" needs at least 1 channel, got channels={channels}')
+    if name == "mlp" and image_size != 0:
+        raise ValueError(f'encoder "mlp" takes vectors, image_size=0, got image_size={image_size}; for images choose small, for instance')
+    if name != "mlp" and image_size < 1:
+        raise ValueError(f'encoder "{name}" takes images of at least 1 pixel, got image_size={image_size}; for vectors choose mlp')
+    encoder = _build(name, channels, image_size, _numbers(mean), _numbers(std))
+    encoder.spec = {"name": name, "channels": channels, "image_size": image_size}
+    return encoder
+
+
+def _build(name: str, channels: int, image_size: int, mean: list[float] | None, std: list[float] | None) -> Encoder:
+    kind, _, size = name.partition("_")
+    if kind == "small":
+        from selfsup.models.small import Small
+
+        return Small(channels=channels, mean=mean, std=std)
+    if kind.startswith("resnet"):
+        from selfsup.models.resnet import ResNet
+
+        return ResNet(int(kind.removeprefix("resnet")), channels=channels, image_size=image_size, mean=mean, std=std)
+    if kind == "vit":
+        from selfsup.models.vit import ViT
+
+        return ViT(size, channels=channels, image_size=image_size, mean=mean, std=std)
+    if kind == "dcgan":
+        from selfsup.models.dcgan import Discriminator
+
+        return Discriminator(channels=channels, image_size=image_size, mean=mean, std=std)
+    from selfsup.models.mlp import MLP
+
+    return MLP(channels=channels, mean=mean, std=std)
+
+
+def _numbers(values: Sequence[float] | Tensor | None) -> list[float] | None:
+    return values.tolist() if isinstance(values, Tensor) else None if values is None else [float(v) for v in values]
+
+
+class Wrapped(Encoder):
+    """A user's own network behind the standardising layer; maps (B, C, h, w) are averaged over their positions.
+
+    Args:
+        module: maps (B, channels, image_size, image_size), or (B, channels) for vectors, to (B, width) or (B, width, h, w).
+        width: length of the vector.
+        channels: C of the input.
+        mean, std: statistics of the data; None leaves the input as it is, in [0, 1], as the user's network may standardise by itself.
+    """
+
+    def __init__(
+        self, module: nn.Module, width: int, channels: int, mean: list[float] | None = None, std: list[float] | None = None
+    ) -> None:
+        super().__init__()
+        self.width = width
+        self.normalize = Normalize(channels, [0.0] * channels if mean is None else mean, [1.0] * channels if std is None else std)
+        self.module = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, ...) in [0, 1] -> (B, width)."""
+        y = self.module(self.normalize(x))
+        return y.mean(dim=(2, 3)) if y.ndim == 4 else y
+
+
+def wrap(
+    module: nn.Module,
+    channels: int,
+    image_size: int,
+    *,
+    mean: Sequence[float] | Tensor | None = None,
+    std: Sequence[float] | Tensor | None = None,
+) -> Encoder:
+    """Make an encoder of any network; its width is found by running it once on zeros.
+
+    Args:
+        module: maps (B, channels, image_size, image_size), or (B, channels) when image_size is 0, to (B, width), or to (B, width, h, w),
+            which is then averaged over h and w. An `Encoder` is returned as it is, with a `spec` if it had none.
+        channels: C of the input.
+        image_size: side in pixels, 0 for vectors.
+        mean, std: statistics of the data for a standardising layer in front; None for none.
+
+    Raises:
+        ValueError: the network does not take such an input, or gives something else; the message says what.
+    """
+    if channels < 1 or image_size < 0:
+        raise ValueError(f"wrap needs channels >= 1 and image_size >= 0 (0 for vectors), got channels={channels}, image_size={image_size}")
+    shape = (2, channels, image_size, image_size) if image_size else (2, channels)
+    if isinstance(module, Encoder):
+        encoder = module
+    else:
+        encoder = Wrapped(module, _found_width(module, shape), channels, _numbers(mean), _numbers(std))
+    if not hasattr(encoder, "spec"):  # one that `build_encoder` made has its own
+        encoder.spec = {"name": "own", "channels": channels, "image_size": image_size}
+    return encoder
+
+
+def input_channels(encoder: Encoder) -> int:
+    """C of the images, or D of the vectors, that an encoder takes; for the decoders of methods that predict them.
+
+    Raises:
+        ValueError: the encoder does not say, since neither `build_encoder` nor `wrap` made it.
+    """
+    if not hasattr(encoder, "spec"):
+        name = type(encoder).__name__
+        raise ValueError(f"{name} has no `spec` that says its channels; pass it through selfsup.models.wrap(encoder, channels, image_size)")
+    return encoder.spec["channels"]
+
+
+@torch.no_grad()
+def _found_width(module: nn.Module, shape: tuple[int, ...]) -> int:
+    """Length of the vectors that the network makes of an input of that shape; leaves the network as it was."""
+    name, first = type(module).__name__, next(module.parameters(), torch.zeros(()))
+    modes = [(m, m.training) for m in module.modules()]
+    module.eval()  # neither dropout nor the running statistics may notice
+    try:
+        y: Any = module(torch.zeros(shape, device=first.device))
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+        raise ValueError(f"{name} must take {shape} float tensors, but fails on one: {error}") from error
+    finally:
+        for m, training in modes:
+            m.training = training
+    if not isinstance(y, Tensor) or y.ndim not in (2, 4) or len(y) != shape[0] or not y.is_floating_point():
+        got = f"{y.dtype} {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
+        raise ValueError(f"{name} must give float vectors ({shape[0]}, width) or maps ({shape[0]}, width, h, w) for {shape}, got {got}")
+    return y.shape[1]

@@ -1,0 +1,217 @@
+"""What was run, in words: from config.json, status.json and the stored encoder."""
+
+import ast
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import selfsup
+from selfsup.methods import METHODS
+from selfsup.report.curves import trained
+from selfsup.report.folder import Run, lookup
+from selfsup.report.words import UNKNOWN, compact, count, duration, head, plain, real, visible
+
+LARGEST_HEADER = 16_000_000
+"""Bytes of a safetensors header that are read; a ResNet-50's has 40 thousand."""
+
+STATISTICS = re.compile(r"(^|\.)(mean|std|running_mean|running_var|num_batches_tracked)$")
+"""Tensors of an encoder that are measured, not learned."""
+
+Fact = tuple[str, str]
+
+
+def about(method: str) -> dict[str, str]:
+    """What a method's own file says of itself: title, paper, hidden, shown, predicted, as far as they are there."""
+    if method not in METHODS:
+        return {}
+    source = Path(selfsup.__file__).parent / "methods" / f"{method}.py"
+    try:
+        text = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or ""
+    except (OSError, SyntaxError):
+        return {}
+    said = {"title": text.partition("\n")[0].strip().rstrip(".")}
+    if paper := re.search(r"https://[\w./-]+\w", text):
+        said["paper"] = paper[0]
+    for key in ("Hidden", "Shown", "Predicted"):
+        # "Hidden     what is hidden", going on in lines that are indented
+        if found := re.search(rf"^{key}[ ]{{2,}}(.+(?:\n[ ]+\S.*)*)", text, re.MULTILINE):
+            said[key.lower()] = " ".join(found[1].split())
+    return said
+
+
+def facts(run: Run) -> list[tuple[str, list[Fact]]]:
+    """Groups of (what, value) for the section "What was run"."""
+    groups = [("Task", _task(run)), ("Data", _data(run)), ("Network", _network(run))]
+    return [*groups, ("Training", _training(run)), ("Machine", _machine(run))]
+
+
+def _task(run: Run) -> list[Fact]:
+    method = plain(run.config.get("method", UNKNOWN))
+    said = about(method)
+    return [("Method", said.get("title", method)), *((key.capitalize(), said[key]) for key in ("hidden", "shown", "predicted") if key in said)]
+
+
+def _data(run: Run) -> list[Fact]:
+    classes = run.recorded("data", "classes")
+    skipped = run.recorded("data", "skipped") if run.skipped is None else len(run.skipped)
+    side, channels = (run.recorded("data", key) for key in ("image_size", "channels"))
+    found = [
+        ("Source", plain(run.recorded("data", "source") or UNKNOWN)),
+        ("Items", count(run.recorded("data", "items"))),
+        ("Skipped", count(skipped)),
+        ("Classes", f"{len(classes):,}, not used in training" if isinstance(classes, list) and classes else "none known"),
+    ]
+    if real(side):
+        found.append(("Image", f"{count(side)} × {count(side)} pixels, {count(channels)} channel{'' if channels == 1 else 's'}"))
+    return [*found, ("Fingerprint", head(plain(run.recorded("data", "fingerprint") or UNKNOWN), 17))]
+
+
+def _network(run: Run) -> list[Fact]:
+    weights, width = parameters(run.path / "encoder" / "model.safetensors"), None
+    if run.sample is not None:
+        width = run.sample.embeddings.shape[1]
+    found = [
+        ("Encoder", plain(run.recorded("encoder", "name") or UNKNOWN)),
+        ("Parameters", UNKNOWN if weights is None else compact(weights)),
+        ("Vector", UNKNOWN if width is None else f"{width:,} numbers an item"),
+    ]
+    spec = run.config.get("encoder")
+    shown = ("name", "channels", "image_size")  # the latter two stand under Data
+    return [*found, *((_words(key), plain(value)) for key, value in (spec.items() if isinstance(spec, dict) else ()) if key not in shown)]
+
+
+def _training(run: Run) -> list[Fact]:
+    def said(key: str) -> Any:
+        return run.recorded("training", key)
+
+    budget = [f"{plain(said(key))} {key}" for key in ("epochs", "steps", "minutes") if said(key) is not None]
+    done = trained(run)
+    schedule = plain(said("schedule") or UNKNOWN)
+    if (warmup := real(said("warmup"))) is not None:
+        schedule += f", warm-up {100 * warmup:.3g} %" if warmup <= 1 else f", warm-up {warmup:g} steps"
+    return [
+        ("Budget", ", ".join(budget) or UNKNOWN),
+        ("Trained", f"{count(done['step'])} steps, {count(done['images'])} images seen"),
+        ("Batch", f"{count(said('batch_size'))} items a step"),
+        ("Optimiser", f"{plain(said('optimizer') or UNKNOWN)}, weight decay {plain(said('weight_decay'))}"),
+        ("Learning rate", f"{plain(said('lr') if said('lr') is not None else UNKNOWN)}, {schedule}"),
+        ("Seed", plain(said("seed") if said("seed") is not None else UNKNOWN)),
+    ]
+
+
+def _machine(run: Run) -> list[Fact]:
+    done = trained(run)
+    device, devices = run.recorded("training", "device"), run.recorded("training", "devices")
+    several = f"{count(devices)} × " if (real(devices) or 1) > 1 else ""
+    return [
+        ("Device", several + plain(device or UNKNOWN)),
+        ("Precision", plain(run.recorded("training", "precision") or UNKNOWN)),
+        ("Time", duration(done["seconds"])),
+        ("Speed", UNKNOWN if done["rate"] is None else f"{count(done['rate'])} images/s"),
+    ]
+
+
+def options(run: Run) -> list[Fact]:
+    """The method's own options."""
+    stored = run.config.get("options")
+    return [(_words(key), plain(value)) for key, value in stored.items()] if isinstance(stored, dict) else []
+
+
+def versions(run: Run) -> list[Fact]:
+    """Library -> version."""
+    stored = run.config.get("versions")
+    return [(key, plain(value)) for key, value in stored.items()] if isinstance(stored, dict) else []
+
+
+def settings(run: Run) -> str:
+    """config.json as text, its list of classes cut where it is long."""
+    config, classes = dict(run.config), run.recorded("data", "classes")
+    if isinstance(classes, list) and len(classes) > 50:
+        config["data"] = {**config["data"], "classes": [*classes[:50], f"… and {len(classes) - 50:,} more"]}
+    return head(json.dumps(config, indent=2, ensure_ascii=False), 20_000)
+
+
+def parameters(path: Path) -> int | None:
+    """Learned numbers of a stored encoder, from the file's header alone; None where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(size)) if size <= LARGEST_HEADER else {}
+        total = 0
+        for name, tensor in header.items():
+            if name != "__metadata__" and not STATISTICS.search(name):
+                elements = 1
+                for side in tensor["shape"]:
+                    elements *= side
+                total += elements
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return total or None
+
+
+def title(run: Run) -> str:
+    """The method and the data, "SimCLR on photos"."""
+    method = plain(run.config.get("method", UNKNOWN))
+    name = about(method).get("title", method).partition(":")[0]
+    source = run.recorded("data", "source")
+    return head(f"{name} on {Path(source).name or source}" if isinstance(source, str) and source else name, 90)
+
+
+def summary(run: Run) -> str:
+    """One sentence for somebody who has never seen such a page."""
+    done, items = trained(run), run.recorded("data", "items")
+    what = f"{count(items)} items" if real(items) is not None else "data"
+    time = f" in {duration(done['seconds'])}" if done["seconds"] else ""
+    return f"An encoder, trained on {what} without their labels{time}: what was run, how the training went, and what its vectors are worth."
+
+
+def state(run: Run) -> dict[str, str]:
+    """How the run ended: `word`, `tone` ("good", "busy", "bad" or "none") and `message`, all for the head of the page."""
+    word = plain(run.status.get("state") or "state unknown")
+    tones = {"finished": "good", "running": "busy", "stopped": "busy", "failed": "bad"}
+    message = run.status.get("message")
+    step, steps = (real(run.status.get(key)) for key in ("step", "steps"))
+    if word != "finished" and step is not None and steps:
+        word += f" at step {count(step)} of {count(steps)}"
+    return {"word": head(word, 80), "tone": tones.get(str(run.status.get("state")), "none"), "message": plain(message) if message else ""}
+
+
+def best(run: Run) -> dict[str, Any] | None:
+    """The best checkpoint by the label-free measure: step, measure, value; None where there is none."""
+    step, value = (real(lookup(run.status, "best", key)) for key in ("step", "value"))
+    return None if step is None else {"step": step, "measure": plain(lookup(run.status, "best", "measure")), "value": compact(value)}
+
+
+def commands(run: Run) -> dict[str, str]:
+    """Lines to copy: Python that loads the encoder, and the commands, with the real path."""
+    folder = str(run.path)
+    quoted = visible(shlex.quote(folder))
+    source = run.recorded("data", "source")
+    data = shlex.quote(source) if isinstance(source, str) and Path(source).is_absolute() else "DATA"
+    channels, side = (run.recorded("data", key) for key in ("channels", "image_size"))
+    if real(side):
+        shape = f"(4, {count(channels) if real(channels) else 3}, {side:.0f}, {side:.0f})"
+        example = f"x = torch.rand{shape}  # yours: images (B, C, H, W), values from 0 to 1"
+    else:
+        example = "x = torch.rand(4, D)  # yours: vectors (B, D), as they are in the data"
+    python = [
+        "import torch, selfsup",
+        f"encoder = selfsup.load({str(run.path / 'encoder')!r})",
+        example,
+        "with torch.inference_mode():",
+        "    vectors = encoder(x)  # (B, width)",
+    ]
+    return {
+        "python": "\n".join(python),
+        "embed": f"selfsup embed {quoted} {data} --out vectors.npy",
+        "evaluate": f"selfsup evaluate {quoted} --train TRAIN --test TEST",
+        "resume": f"selfsup pretrain --resume {quoted}",
+        "report": f"selfsup report {quoted}",
+        "verify": f"selfsup verify {quoted}",
+    }
+
+
+def _words(key: str) -> str:
+    return key.replace("_", " ")

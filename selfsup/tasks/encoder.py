@@ -1,0 +1,160 @@
+"""What the user keeps: an encoder in a folder, loaded by one line and needing nothing else."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import selfsup
+from selfsup.data import Items, open_data
+from selfsup.engine.checkpoint import checkpoint_path, load_tensors, read_json, save_tensors, steps_saved, verify_folder
+from selfsup.engine.loop import copy_state
+from selfsup.evaluation.features import embed_items
+from selfsup.method import Encoder
+from selfsup.models import build_encoder
+
+FORMAT = 1
+
+
+class TrainedEncoder:
+    """A frozen encoder and what it needs to take a user's data.
+
+    Attributes:
+        network: the encoder, in evaluation mode.
+        image_size: side of the square that it sees, in pixels; 0 for vectors.
+        config: what `config.json` says: the network's arguments, the method, the data, the training.
+    """
+
+    def __init__(self, network: Encoder, config: Mapping[str, Any]) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.config = config
+        self.image_size: int = config["encoder"]["image_size"]
+        self.channels: int = config["encoder"]["channels"]
+        self.width = network.width
+
+    def open(self, data: Any, *, cache: bool = False, **settings: Any) -> Items:
+        """The data as this encoder takes it; settings are those of `selfsup.data.open_data`."""
+        if isinstance(data, Items):
+            return data
+        size = self.image_size or None
+        return open_data(data, image_size=size, channels=self.channels if size else None, cache=cache, **settings)
+
+    def embed(self, data: Any, *, batch_size: int = 512) -> np.ndarray:
+        """Vectors of all items, (N, width) float32, in the order of `open(data).names`.
+
+        Args:
+            data: anything that `selfsup.pretrain` takes.
+            batch_size: items at a time.
+        """
+        items = self.open(data)
+        return embed_items(self.network, items, self.image_size, batch_size=batch_size).numpy()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) images in [0, 1], or (B, D) vectors -> (B, width)."""
+        with torch.no_grad():
+            return self.network(x)
+
+
+def save_encoder(folder: Path, network: Encoder, config: Mapping[str, Any]) -> None:
+    """Write `model.safetensors`, `config.json`, `checksums.json` and `README.md`, in one atomic step.
+
+    Args:
+        folder: where.
+        network: the encoder; a user's own module is saved too, but `load` then needs a network of the same shape.
+        config: of the run.
+    """
+    document = {"format": FORMAT, "width": network.width, **config}
+    save_tensors(folder, {"model": dict(network.state_dict())}, {"config": document}, {"README.md": model_card(network, config)})
+
+
+def load(path: str | Path, *, best: bool = False, network: Encoder | None = None) -> TrainedEncoder:
+    """The encoder of a run, or of an `encoder/` folder; every byte is checked first.
+
+    Args:
+        path: a run folder or an encoder folder.
+        best: of a run, the checkpoint with the best label-free measure instead of the last.
+        network: for an encoder that was a user's own module: the same module, whose weights are replaced.
+
+    Raises:
+        ValueError: nothing is there to load, or it does not fit.
+        DamagedError: it is not what was written; names the tensor.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ValueError(f"{path}: no such folder; expected a run of `selfsup pretrain` or the encoder/ folder in one")
+    if (path / "encoder").is_dir() and not best:
+        path = path / "encoder"
+    if (path / "model.safetensors").is_file():
+        verify_folder(path)
+        config, tensors = read_json(path / "config.json"), load_tensors(path, "model")
+    elif (path / "checkpoints").is_dir():
+        config = read_json(path / "config.json")
+        tensors = _from_checkpoint(path, best)
+    else:
+        raise ValueError(f"{path}: neither model.safetensors nor checkpoints/ in it; expected a run of `selfsup pretrain` or an encoder folder")
+    if network is None:
+        network = network_of(config)
+    with torch.no_grad():
+        copy_state(network, tensors, path)
+    return TrainedEncoder(network, config)
+
+
+def network_of(config: Mapping[str, Any]) -> Encoder:
+    """The same network, untrained.
+
+    Raises:
+        ValueError: it was a user's own module, which no configuration can build.
+    """
+    spec = config["encoder"]
+    if spec["name"] == "own":
+        raise ValueError("this encoder was your own module: pass it, built in the same way, as load(path, network=...)")
+    return build_encoder(**spec)
+
+
+def _from_checkpoint(run: Path, best: bool) -> dict[str, Tensor]:
+    steps = steps_saved(run / "checkpoints")
+    if not steps:
+        raise ValueError(f"{run}: no checkpoint yet; wait for the first, or go on with `selfsup pretrain --resume {run}`")
+    step = steps[-1]
+    if best:
+        status = read_json(run / "status.json")
+        if not status.get("best"):
+            raise ValueError(f"{run}: no best checkpoint is marked, as no monitor has run yet; load the last one")
+        step = status["best"]["step"]
+    folder = checkpoint_path(run / "checkpoints", step)
+    verify_folder(folder)
+    return {name.removeprefix("encoder."): t for name, t in load_tensors(folder, "model").items() if name.startswith("encoder.")}
+
+
+def model_card(network: Encoder, config: Mapping[str, Any]) -> str:
+    """README.md of an encoder folder, with the front matter that model hubs read."""
+    data, training = config["data"], config["training"]
+    what = f"{config['encoder']['image_size']} x {config['encoder']['image_size']} pixels" if config["encoder"]["image_size"] else "vectors"
+    return f"""---
+library_name: selfsup
+tags: [self-supervised, {config["method"]}, feature-extraction]
+---
+# {config["encoder"]["name"]} trained with {config["method"]}, without labels
+
+Maps {config["encoder"]["channels"]}-channel {what} to vectors of {network.width}.
+
+```python
+import selfsup
+encoder = selfsup.load("path/to/this/folder")
+vectors = encoder.embed("photos/")      # (N, {network.width}) float32
+```
+
+| | |
+|---|---|
+| data | {data["items"]} items, fingerprint {data["fingerprint"]} |
+| method | {config["method"]} {json.dumps(config["options"])} |
+| training | {training["steps"] or f"{training['minutes']} minutes"} steps of {training["batch_size"]}, seed {training["seed"]} |
+| selfsup | {selfsup.__version__} |
+
+`checksums.json` holds a digest of every tensor: `selfsup verify FOLDER` checks them. What it is worth on your task is for
+`selfsup evaluate FOLDER --train LABELLED --test LABELLED` to say.
+"""

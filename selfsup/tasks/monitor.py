@@ -1,0 +1,55 @@
+"""Figures that say during the training whether it goes well, without labels; with labels also an online kNN."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from selfsup.data import Items
+from selfsup.evaluation.knn import knn_top1
+from selfsup.evaluation.measures import alignment, collapse_warning, deviation, rankme, uniformity
+from selfsup.method import Batch, Method
+from selfsup.views.crops import RandomCrop, clean
+
+WATCHED = 1024  # items whose embeddings are measured; a fixed draw, so that the curve moves with the network only
+KNN_TRAIN, KNN_TEST = 2048, 512
+
+
+def make_monitor(items: Items, image_size: int, device: torch.device, seed: int) -> Callable[[Method], dict[str, Any]]:
+    """A function of the method in evaluation mode: RankMe, deviation, alignment, uniformity, kNN, and a warning on collapse.
+
+    Alignment is between two light views (crop and flip) of an item, the same for every method so that runs can be compared.
+    """
+    order = np.random.default_rng(seed).permutation(len(items))
+    watched = items.batch(np.sort(order[:WATCHED]))
+    labelled = order[items.labels[order] >= 0] if items.labels is not None else order[:0]
+    knn_index = labelled[: KNN_TRAIN + KNN_TEST]
+    split = min(KNN_TRAIN, len(knn_index) * 4 // 5)
+
+    def vectors(method: Method, batch: Batch) -> Tensor:
+        x = clean({key: value.to(device) for key, value in batch.items()}, image_size)
+        return torch.cat([method.embed(part).float() for part in x.split(256)])
+
+    def monitor(method: Method) -> dict[str, Any]:
+        z = vectors(method, watched)
+        figures: dict[str, Any] = {"rankme": float(rankme(z)), "deviation": float(deviation(z)), "uniformity": float(uniformity(z))}
+        if image_size:
+            generator = torch.Generator(device).manual_seed(seed)
+            few = {key: value[:256].to(device) for key, value in watched.items()}
+            light = RandomCrop(image_size)
+            first, second = (method.embed(light(few, generator)["image"]).float() for _ in range(2))
+            figures["alignment"] = float(alignment(first, second))
+        if 0 < split < len(knn_index):
+            x = torch.cat([vectors(method, items.batch(part)) for part in np.array_split(knn_index, max(1, len(knn_index) // 512))])
+            y = torch.from_numpy(items.labels[knn_index])  # type: ignore[index]
+            x = F.normalize(x, dim=1).cpu()
+            figures["knn_top1"] = knn_top1(x[:split], y[:split], x[split:], y[split:])
+        warning = collapse_warning(figures["rankme"], figures["deviation"], z.shape[1])
+        if warning:
+            figures["warning"] = warning
+        return figures
+
+    return monitor

@@ -1,0 +1,233 @@
+"""From what the user said to a run's `config.json`, with nothing left to choose."""
+
+import inspect
+import json
+import math
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import selfsup
+from selfsup.data import Items, open_data
+from selfsup.engine.checkpoint import replace_file
+from selfsup.engine.loop import Training
+from selfsup.engine.optim import scaled_lr
+from selfsup.method import Encoder, Method, Recipe
+from selfsup.methods import describe, method_class
+from selfsup.models import build_encoder, wrap
+from selfsup.views.crops import clean
+
+IMAGES_BY_DEFAULT, MOST_EPOCHS = 1_000_000, 200
+GIVEN_BY_THE_DATA = ("self", "encoder", "image_size")
+STATISTICS_ITEMS = 2048
+
+
+def method_options(method: str) -> dict[str, inspect.Parameter]:
+    """A method's own options: the keyword arguments of its constructor that the data does not decide."""
+    parameters = inspect.signature(method_class(method).__init__).parameters
+    return {name: p for name, p in parameters.items() if name not in GIVEN_BY_THE_DATA}
+
+
+def check_options(method: str, options: Mapping[str, Any]) -> None:
+    """Raise ValueError for an option that the method does not have; names the nearest."""
+    import difflib
+
+    known = method_options(method)
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f'did you mean "{near[0]}"?' if near else f"it has {', '.join(known)}"
+            raise ValueError(f'{method} has no option "{name}"; {hint}')
+
+
+def check_numbers(**numbers: float | None) -> None:
+    """Raise ValueError for a given number that is not finite and positive."""
+    for name, value in numbers.items():
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise ValueError(f"--{name.replace('_', '-')} must be a positive finite number, got {value}")
+
+
+def choose_device(device: str) -> torch.device:
+    """ "auto" is the GPU where there is one; under torchrun, this process's own."""
+    if device != "auto":
+        return torch.device(device)
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    return torch.device("cpu")
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether the machine multiplies bfloat16 faster than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bool(device.type == "cpu" and probe and probe())
+
+
+def make_config(
+    items: Items,
+    method: str,
+    options: Mapping[str, Any],
+    *,
+    encoder: str | nn.Module | None,
+    epochs: float | None,
+    steps: int | None,
+    minutes: float | None,
+    batch_size: int | None,
+    recipe: Mapping[str, Any],
+    seed: int,
+    devices: int,
+    precision: str,
+    device: torch.device,
+    accumulate: int,
+    checkpoint_minutes: float,
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Everything that a run is, as JSON can hold it; see `pretrain` for the arguments.
+
+    Raises:
+        ValueError: arguments that contradict each other, the method or the data.
+    """
+    check_options(method, options)
+    if sum(x is not None for x in (epochs, steps, minutes)) > 1:
+        raise ValueError("--epochs, --steps and --minutes each say how long to train; give one of them")
+    check_numbers(epochs=epochs, steps=steps, minutes=minutes, batch_size=batch_size, accumulate=accumulate, checkpoint_minutes=checkpoint_minutes)
+    check_numbers(**{k: v for k, v in recipe.items() if k == "lr"})
+    facts = describe(method)
+    kind = f"{items.kind}s"
+    if kind not in facts.modality:
+        raise ValueError(f"{method} learns from {facts.modality}, but {items.source} holds {kind}; `selfsup methods` says what each takes")
+    chosen: Recipe = method_class(method).recipe
+    batch = batch_size or min(chosen.batch_size, len(items) // devices * devices)
+    if batch > len(items):
+        raise ValueError(f"--batch-size {batch} is larger than the data, {len(items)} items; choose at most {len(items)}")
+    if batch < 2 or batch % (devices * accumulate):
+        raise ValueError(f"--batch-size {batch} must be at least 2 and divide by --devices {devices} times --accumulate {accumulate}")
+    given = {key: value for key, value in recipe.items() if value is not None}
+    chosen = replace(chosen, **{"lr": scaled_lr(chosen, batch), **given}, batch_size=batch)
+    a_epoch = len(items) // batch
+    if minutes is None and steps is None:
+        if epochs is None:
+            epochs = min(MOST_EPOCHS, math.ceil(IMAGES_BY_DEFAULT / len(items)))
+        steps = max(1, round(epochs * a_epoch))
+    bf16 = precision == "bf16" or (precision == "auto" and has_fast_bf16(device))
+    channels, size = items.shape[0], items.image_size
+    name = encoder if isinstance(encoder, str) else "own" if encoder is not None else "mlp" if items.kind == "vector" else chosen.encoder
+    return {
+        "method": method,
+        "options": dict(options),
+        "encoder": {"name": name, "channels": channels, "image_size": size},
+        "data": {
+            "source": items.source,
+            "items": len(items),
+            "skipped": len(items.skipped),
+            "classes": list(items.classes),
+            "fingerprint": items.fingerprint,
+            "image_size": size,
+            "channels": channels,
+            "settings": dict(settings),
+        },
+        "training": {
+            **{key: value for key, value in asdict(chosen).items() if key != "encoder"},
+            "clip": chosen.clip if math.isfinite(chosen.clip) else None,
+            "steps": steps,
+            "epochs": epochs,
+            "minutes": minutes,
+            "accumulate": accumulate,
+            "checkpoint_minutes": checkpoint_minutes,
+            "precision": "bf16" if bf16 else "fp32",
+            "seed": seed,
+            "devices": devices,
+            "device": device.type,
+            "threads": torch.get_num_threads(),
+        },
+        "versions": {
+            "selfsup": selfsup.__version__,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+        "command": shlex.join(["selfsup", *sys.argv[1:]]) if Path(sys.argv[0]).name in ("selfsup", "__main__.py") else "python",
+    }
+
+
+def training_of(config: Mapping[str, Any]) -> Training:
+    """The engine's part of a configuration."""
+    t = config["training"]
+    names = ("optimizer", "lr", "batch_size", "weight_decay", "momentum", "beta2", "schedule", "warmup")
+    recipe = Recipe(**{name: t[name] for name in names}, clip=math.inf if t["clip"] is None else t["clip"])
+    names = ("batch_size", "steps", "minutes", "accumulate", "seed", "checkpoint_minutes")
+    return Training(recipe, **{name: t[name] for name in names}, bf16=t["precision"] == "bf16")
+
+
+def build_method(config: Mapping[str, Any], items: Items, network: nn.Module | None = None) -> Method:
+    """The method, initialised from the run's seed; `network` is the user's own encoder where there is one."""
+    torch.manual_seed(config["training"]["seed"])
+    spec = config["encoder"]
+    if network is None:
+        mean, std = statistics(items)
+        encoder = build_encoder(**spec, mean=mean, std=std)
+    else:
+        encoder = network if isinstance(network, Encoder) else wrap(network, spec["channels"], spec["image_size"])
+    cls = method_class(config["method"])
+    size = {"image_size": spec["image_size"]} if "image_size" in inspect.signature(cls.__init__).parameters else {}
+    return cls(encoder, **size, **config["options"])
+
+
+def statistics(items: Items) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel (or dimension), in units of the encoder's input, over an even sample."""
+    index = np.unique(np.linspace(0, len(items) - 1, min(len(items), STATISTICS_ITEMS)).astype(np.int64))
+    x = clean(items.batch(index), items.image_size)
+    dims = [d for d in range(x.ndim) if d != 1]
+    return x.mean(dims).tolist(), x.std(dims, correction=0).clamp(min=1e-3).tolist()
+
+
+def new_run_folder(out: str | Path | None, method: str) -> Path:
+    """Create the run's folder.
+
+    Raises:
+        ValueError: it holds something already, or cannot be written.
+    """
+    run = Path(out) if out else Path("runs") / f"{method}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if (run / "config.json").exists():
+        raise ValueError(f"{run}: there is a run already; go on with `selfsup pretrain --resume {run}`, or choose another --out")
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        if any(run.iterdir()):
+            raise ValueError(f"{run}: not empty; choose another --out")
+        (run / "checkpoints").mkdir()
+    except OSError as error:
+        raise ValueError(f"{run}: cannot be written ({error.strerror}); choose another --out") from None
+    return run
+
+
+def write_config(run: Path, config: Mapping[str, Any]) -> None:
+    """`config.json`, whole or not at all."""
+    replace_file(run / "config.json", json.dumps(config, indent=1).encode())
+
+
+def open_again(config: Mapping[str, Any], data: Any = None, *, allow_change: bool = False, progress: Any = None) -> Items:
+    """A run's data, opened as it was.
+
+    Raises:
+        ValueError: it was an array in memory and is not given again, or it has changed since.
+    """
+    said = config["data"]
+    source = said["source"] if data is None else data
+    if data is None and not Path(said["source"]).is_absolute():
+        raise ValueError(f"this run's data was {said['source']} in memory; go on from Python: selfsup.pretrain(data, resume=...)")
+    items = open_data(source, image_size=said["image_size"] or None, channels=said["channels"] if said["image_size"] else None, progress=progress, **said["settings"])
+    if items.fingerprint != said["fingerprint"] and not allow_change:
+        was, now = f"{said['items']} items, fingerprint {said['fingerprint']}", f"{len(items)}, {items.fingerprint}"
+        raise ValueError(f"{said['source']} has changed since the run began (was {was}; is {now}); put it back, or accept with --allow-data-change")
+    return items

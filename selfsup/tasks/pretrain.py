@@ -1,0 +1,258 @@
+"""The main job: from items without labels to an encoder, its vectors, and a page that says what they are worth."""
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from selfsup.data import Items, Loader, open_data
+from selfsup.distributed import is_parallel, rank, world_size
+from selfsup.engine.checkpoint import read_json
+from selfsup.engine.launch import join_group, launched, supervise
+from selfsup.engine.log import Progress
+from selfsup.engine.loop import fit
+from selfsup.method import Method
+from selfsup.tasks.dry_run import rehearse
+from selfsup.tasks.encoder import TrainedEncoder, load, save_encoder
+from selfsup.tasks.monitor import make_monitor
+from selfsup.tasks.page import write_page_data
+from selfsup.tasks.plan import build_method, choose_device, make_config, new_run_folder, open_again, training_of, write_config
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training.
+
+    Attributes:
+        path: the run's folder.
+    """
+
+    path: Path
+
+    @property
+    def encoder(self) -> TrainedEncoder:
+        """The encoder, as `selfsup.load(path)` gives it."""
+        return load(self.path)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What was trained, on what and how."""
+        return read_json(self.path / "config.json")
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of `metrics.jsonl`."""
+        return [json.loads(line) for line in (self.path / "metrics.jsonl").read_text().splitlines()]
+
+    @property
+    def report(self) -> Path:
+        """The page."""
+        return self.path / "report.html"
+
+
+def pretrain(
+    data: Any = None,
+    method: str = "simclr",
+    *,
+    out: str | Path | None = None,
+    epochs: float | None = None,
+    steps: int | None = None,
+    minutes: float | None = None,
+    batch_size: int | None = None,
+    encoder: str | nn.Module | None = None,
+    image_size: int | None = None,
+    channels: int | None = None,
+    lr: float | None = None,
+    optimizer: Literal["adamw", "sgd", "lars"] | None = None,
+    weight_decay: float | None = None,
+    accumulate: int = 1,
+    seed: int = 0,
+    device: str = "auto",
+    devices: int = 1,
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    checkpoint_minutes: float = 5.0,
+    workers: int | None = None,
+    max_bad: float = 0.01,
+    cache: bool = True,
+    resume: str | Path | None = None,
+    allow_data_change: bool = False,
+    dry_run: bool = False,
+    quiet: bool = False,
+    **options: Any,
+) -> Run:
+    """Train an encoder on items without labels.
+
+    Args:
+        data: a folder, .zip, .tar, .npy, .npz or parquet; from Python also an array (N, H, W, C) uint8, a Dataset, or a list of paths.
+        method: one of `selfsup methods`.
+        out: the run's folder; runs/METHOD-TIME when not given.
+        epochs: how long: passes over the data. Without epochs, steps or minutes: a million items, at most 200 epochs.
+        steps: how long: optimiser steps.
+        minutes: how long: wall time; the learning rate comes down as time runs out.
+        batch_size: items in a step, over all processes; the method's own when not given.
+        encoder: small, resnet18, resnet34, resnet50, vit_tiny, vit_small, vit_base, dcgan or mlp; from Python also a module.
+        image_size: side in pixels; the median short side, at most 64, when not given (224 for ResNets and ViTs).
+        channels: 1 for gray, 3 for colour; what the images have when not given.
+        lr: peak learning rate; the method's own, scaled to the batch size, when not given.
+        optimizer: adamw, sgd or lars; the method's own when not given.
+        weight_decay: pull of weights towards zero; the method's own when not given.
+        accumulate: micro-batches that a batch is split into to save memory.
+        seed: of the initial weights, the order of the data and the views.
+        device: auto, cpu, cuda or cuda:N.
+        devices: processes that train together, one a GPU (or several on the CPU).
+        precision: bf16 where the machine is fast at it (auto), or always fp32 or bf16.
+        checkpoint_minutes: wall time between checkpoints.
+        workers: processes that decode; the number of cores when not given.
+        max_bad: largest fraction of unreadable files, 0 to 1; more of them stop the run.
+        cache: decode once into a memory-mapped cache; otherwise files are decoded each time they are shown.
+        resume: go on with this run, exactly where it was.
+        allow_data_change: resume although the data has changed.
+        dry_run: say what would be done, draw the views, and end.
+        quiet: no progress on stderr.
+        options: the method's own.
+
+    Returns:
+        The run; of a dry run, its plan and the picture of the views only.
+
+    Raises:
+        ValueError: arguments that do not fit together, the data or the method.
+        BadDataError: too many unreadable files.
+        NotFiniteError: the loss was NaN or infinite.
+        Stopped: a signal came; the run has been saved.
+    """
+    join_group()
+    progress = Progress(quiet=quiet or rank() > 0)
+    if resume is not None:
+        return _go_on(Path(resume), data, None if isinstance(encoder, str) else encoder, allow_data_change, progress)
+    if data is None:
+        raise ValueError("pretrain needs data: a folder, an archive, an array ..., or resume=RUN")
+    if devices < 1:
+        raise ValueError(f"--devices must be at least 1, got {devices}")
+    processes = world_size() if is_parallel() else devices
+    where = choose_device(device)
+    settings = {"cache": cache, "max_bad": max_bad, "workers": workers}
+    largest = 224 if isinstance(encoder, str) and encoder.startswith(("resnet", "vit")) else 64
+    say = _decoding(progress)
+    items = open_data(data, image_size=image_size, largest=largest, channels=channels, progress=say, **settings)
+    config = make_config(
+        items,
+        method,
+        options,
+        encoder=encoder,
+        epochs=epochs,
+        steps=steps,
+        minutes=minutes,
+        batch_size=batch_size,
+        recipe={"lr": lr, "optimizer": optimizer, "weight_decay": weight_decay},
+        seed=seed,
+        devices=processes,
+        precision=precision,
+        device=where,
+        accumulate=accumulate,
+        checkpoint_minutes=checkpoint_minutes,
+        settings=settings,
+    )
+    network = None if isinstance(encoder, str) else encoder
+    if dry_run:
+        return Run(rehearse(config, items, network, where, out))
+    run = _create(out, method, config, items)
+    return _start(run, config, items, network, progress)
+
+
+def _create(out: str | Path | None, method: str, config: dict[str, Any], items: Items) -> Path:
+    from selfsup.distributed import broadcast_text
+
+    run = ""
+    if rank() == 0:
+        folder = new_run_folder(out, method)
+        write_config(folder, config)
+        with (folder / "skipped.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([("name", "reason"), *((s.name, s.reason) for s in items.skipped)])
+        run = str(folder)
+    return Path(broadcast_text(run))
+
+
+def _go_on(run: Path, data: Any, network: nn.Module | None, allow_change: bool, progress: Progress) -> Run:
+    if not (run / "config.json").is_file():
+        raise ValueError(f"{run}: no config.json in it; expected the folder of a run of `selfsup pretrain`")
+    config = read_json(run / "config.json")
+    if config["encoder"]["name"] == "own" and network is None:
+        raise ValueError(f"{run}: its encoder is your own module; go on from Python: selfsup.pretrain(resume=..., encoder=module)")
+    items = open_again(config, data, allow_change=allow_change, progress=_decoding(progress))
+    return _start(run, config, items, network, progress)
+
+
+def _start(run: Path, config: dict[str, Any], items: Items, network: nn.Module | None, progress: Progress) -> Run:
+    processes = config["training"]["devices"]
+    if processes > 1 and not launched():
+        if network is not None or not Path(items.source).is_absolute():
+            raise ValueError("--devices needs data in files and an encoder by name, which other processes can open; or start Python under torchrun")
+        supervise(run, processes, quiet=progress.quiet)
+        return Run(run)
+    _train(run, config, items, network, progress)
+    return Run(run)
+
+
+def _train(run: Path, config: dict[str, Any], items: Items, network: nn.Module | None, progress: Progress) -> None:
+    training = training_of(config)
+    device = choose_device("auto" if config["training"]["device"] == "cuda" else config["training"]["device"])
+    method = build_method(config, items, network)
+    if is_parallel():
+        from selfsup.models.batch_norm import synchronise
+
+        synchronise(method)
+    progress.say(summary(config, method, items))
+    own_share = training.batch_size // world_size()
+
+    def batches(step: int) -> Any:
+        where = {"rank": rank(), "world_size": world_size(), "workers": config["data"]["settings"]["workers"]}
+        return iter(Loader(items, own_share, seed=training.seed, start_step=step, **where))
+
+    monitor = make_monitor(items, config["data"]["image_size"], device, training.seed)
+    fit(method, training, run, batches=batches, device=device, monitor=monitor, progress=progress)
+    if rank() == 0:
+        finish(run, config, items, method, progress)
+
+
+def finish(run: Path, config: dict[str, Any], items: Items, method: Method, progress: Progress) -> None:
+    """Export the encoder and write the page."""
+    from selfsup.report import write_report
+
+    method.eval()
+    encoder = method.encoder.cpu()
+    save_encoder(run / "encoder", encoder, config)
+    write_page_data(run, items, method.cpu(), config)
+    page = write_report(run)
+    progress.say(f"encoder  {run / 'encoder'}\nreport   {page}")
+
+
+def summary(config: dict[str, Any], method: Method, items: Items) -> str:
+    """Two lines: what is trained on what, and how."""
+    t, e = config["training"], config["encoder"]
+    parameters = sum(p.numel() for p in method.encoder.parameters())
+    shape = f"{e['channels']} x {e['image_size']} x {e['image_size']}" if e["image_size"] else f"{e['channels']} numbers"
+    long = f"{t['minutes']:g} minutes" if t["minutes"] else f"{t['steps']} steps"
+    skipped = f", {len(items.skipped)} skipped" if items.skipped else ""
+    return (
+        f"{config['method']} on {items.source}: {len(items)} items{skipped}, {shape}\n"
+        f"{e['name']} ({parameters / 1e6:.2f} M parameters), {long} of {t['batch_size']}, {t['optimizer']} lr {t['lr']:.3g}, "
+        f"{t['devices']} x {t['device']}, {t['precision']}, seed {t['seed']}"
+    )
+
+
+def _decoding(progress: Progress) -> Any:
+    def say(what: str, done: int, total: int) -> None:
+        if progress.due() or done == total:
+            progress.note(f"{what} {done}/{total}")
+
+    return say
+
+
+def numpy_images(x: torch.Tensor) -> np.ndarray:
+    """(B, C, H, W) in [0, 1] -> (B, H, W, C) uint8."""
+    return x.mul(255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
