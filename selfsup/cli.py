@@ -24,7 +24,9 @@ app = App(
     version=f"selfsup {__version__}",
     result_action="return_value",
 )
-pretrain_app = App(name="pretrain", help="Train an encoder on data without labels: selfsup pretrain METHOD DATA.", result_action="return_value")
+pretrain_app = App(
+    name="pretrain", help="Train an encoder on data without labels: selfsup pretrain METHOD DATA.", result_action="return_value"
+)
 app.command(pretrain_app)
 
 
@@ -56,15 +58,30 @@ def _add_method(method: str) -> None:
         return [
             p.replace(
                 kind=inspect.Parameter.KEYWORD_ONLY,
-                annotation=Annotated[_cli_type(hints.get(name, str)), Parameter(help=texts.get(name, ""), group=group, negative="--no-" + name.replace("_", "-") if hints.get(name) is bool else ())],
+                annotation=Annotated[
+                    _cli_type(hints.get(name, str)),
+                    Parameter(
+                        help=texts.get(name, ""), group=group, negative="--no-" + name.replace("_", "-") if hints.get(name) is bool else ()
+                    ),
+                ],
             )
             for name, p in names.items()
         ]
 
-    common = {k: p for k, p in inspect.signature(pretrain).parameters.items() if k not in ("data", "method", "resume", "allow_data_change", "options")}
+    common = {
+        k: p
+        for k, p in inspect.signature(pretrain).parameters.items()
+        if k not in ("data", "method", "resume", "allow_data_change", "options")
+    }
     cls = method_class(method)
     parameters = [
-        inspect.Parameter("data", inspect.Parameter.POSITIONAL_ONLY, annotation=Annotated[str, Parameter(help="A folder, .zip, .tar, .npy, .npz or parquet; a folder in an archive as data.zip/train.")]),
+        inspect.Parameter(
+            "data",
+            inspect.Parameter.POSITIONAL_ONLY,
+            annotation=Annotated[
+                str, Parameter(help="A folder, .zip, .tar, .npy, .npz or parquet; a folder in an archive as data.zip/train.")
+            ],
+        ),
         *described(cls.__init__, method_options(method), cls.__doc__, f"Options of {method}"),
         *described(pretrain, common, pretrain.__doc__, "Options of every method"),
     ]
@@ -79,6 +96,7 @@ def _add_method(method: str) -> None:
         else:
             _print_run(run.path)
 
+    command.__annotations__ = {}  # the signature has them all
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     facts = describe(method)
     command.__doc__ = f"{facts.title} {facts.paper}\n\nHidden: {facts.hidden}\n\nShown: {facts.shown}\n\nPredicted: {facts.predicted}"

@@ -1,7 +1,8 @@
 """Room 1, data: disk -> raw items in one process-safe, seekable, countable form.
 
-Read in this order: `listing` (what a source finds), `sources` (which source reads what), `folders`, `zips`, `tars`, `arrays`, `parquet`, `datasets` (raw items,
-never extracted), `decode` (raw item -> pixels), `workers` (decoding processes), `prepare` (the two passes), `cache`, `items`, `opening`, `loader`.
+Read in this order: `listing` (what a source finds), `sources` (which source reads what), `folders`, `zips`, `tars`, `arrays`, `parquet`,
+`datasets` (raw items, never extracted), `decode` (raw item -> pixels), `workers` (decoding processes), `prepare` (the two passes), `cache`,
+`items`, `opening`, `loader`.
 """
 
 import importlib
@@ -16,7 +17,14 @@ if TYPE_CHECKING:
 __all__ = ["BadDataError", "Items", "Loader", "Skipped", "open_data", "sequential"]
 
 # Imported at first use: a decoding process needs `decode` and the sources but not torch, which takes seconds to start.
-_HOMES = {"BadDataError": "errors", "Items": "items", "Loader": "loader", "Skipped": "errors", "open_data": "opening", "sequential": "loader"}
+_HOMES = {
+    "BadDataError": "errors",
+    "Items": "items",
+    "Loader": "loader",
+    "Skipped": "errors",
+    "open_data": "opening",
+    "sequential": "loader",
+}
 
 
 def __getattr__(name: str) -> Any:

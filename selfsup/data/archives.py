@@ -2,13 +2,14 @@
 
 import bz2
 import gzip
+import io
 import lzma
 import os
 import threading
 from array import array
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +32,11 @@ class RandomFile:
 
     def __init__(self, path: Path) -> None:
         self._path, self._pid, self._lock = path, -1, threading.Lock()
+        self._file: io.BufferedIOBase | None = None
+
+    def __del__(self) -> None:
+        if self._file is not None:
+            self._file.close()
 
     def __getstate__(self) -> dict[str, Path]:
         return {"path": self._path}
@@ -40,23 +46,23 @@ class RandomFile:
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Up to `size` bytes from `offset`; fewer only at the end of the file."""
-        if self._pid != os.getpid():
+        if self._file is None or self._pid != os.getpid():
             self._file, self._pid, self._lock = open_compressed(self._path), os.getpid(), threading.Lock()
         with self._lock:
             self._file.seek(offset)
             return self._file.read(size)
 
 
-def open_compressed(path: Path) -> IO[bytes]:
+def open_compressed(path: Path) -> io.BufferedIOBase:
     """Open by the first bytes: gzip, bzip2, xz or plain."""
     with path.open("rb") as file:
         start = file.read(6)
     if start.startswith(b"\x1f\x8b"):
-        return cast("IO[bytes]", gzip.open(path))
+        return gzip.open(path)
     if start.startswith(b"BZh"):
-        return cast("IO[bytes]", bz2.open(path))
+        return bz2.open(path)
     if start.startswith(b"\xfd7zXZ"):
-        return cast("IO[bytes]", lzma.open(path))
+        return lzma.open(path)
     return path.open("rb")
 
 
@@ -108,8 +114,7 @@ class Members:
             return names, where
         prefix = _find_folder(names, os.fsencode(inner).strip(b"/"), archive) + b"/"
         rows = np.array([i for i in range(len(names)) if names.raw(i).startswith(prefix)], np.int64)
-        self.scan.skipped = [s for s in self.scan.skipped if s.name.startswith(shown(prefix))]
-        self.scan.refused = sum(not s.reason.startswith("not an image") for s in self.scan.skipped)
+        self.scan.skipped = [s for s in self.scan.skipped if s[0].name.startswith(shown(prefix))]
         return Names.of(names.raw(int(i))[len(prefix) :] for i in rows), where[rows]
 
 

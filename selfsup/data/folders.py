@@ -50,14 +50,14 @@ def open_folder(root: Path) -> FolderSource:
     while todo:
         folder = todo.pop()
         subfolders = _scan_folder(base, folder, scan, digest, seen)
-        todo += [name for name in reversed(subfolders)]
+        todo += reversed(subfolders)
     return _finish(base, scan, digest)
 
 
-def _scan_folder(base: bytes, folder: bytes, scan: Scan, digest: "hashlib._Hash", seen: set[tuple[int, int]]) -> list[bytes]:
+def _scan_folder(base: bytes, folder: bytes, scan: Scan, digest: hashlib.blake2b, seen: set[tuple[int, int]]) -> list[bytes]:
     path = os.path.join(base, folder) if folder else base  # noqa: PTH118 bytes paths
     try:
-        status = os.stat(path)
+        status = os.stat(path)  # noqa: PTH116
         if (status.st_dev, status.st_ino) in seen:
             scan.note(folder + b"/", "folder was visited already: a link that loops or repeats")
             return []
@@ -74,20 +74,27 @@ def _scan_folder(base: bytes, folder: bytes, scan: Scan, digest: "hashlib._Hash"
         name = folder + b"/" + entry.name if folder else entry.name
         if is_hidden(entry.name):
             scan.hidden += 1
-        elif entry.is_dir():
+        elif _is_folder(entry):
             subfolders.append(name)
         else:
             _scan_file(base, name, scan, digest)
     return subfolders
 
 
-def _scan_file(base: bytes, name: bytes, scan: Scan, digest: "hashlib._Hash", *, trusted: bool = False) -> None:
+def _is_folder(entry: os.DirEntry[bytes]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself: a file that cannot be read
+        return False
+
+
+def _scan_file(base: bytes, name: bytes, scan: Scan, digest: hashlib.blake2b, *, trusted: bool = False) -> None:
     """`trusted`: the user named this very file, so it is an image whatever its suffix."""
     path = os.path.join(base, name)  # noqa: PTH118 bytes paths
     suffix = suffix_of(name)
     meant_as_image = trusted or suffix in IMAGE_SUFFIXES or suffix in UNSUPPORTED_SUFFIXES
     try:
-        status = os.stat(path)
+        status = os.stat(path)  # noqa: PTH116
         if not stat.S_ISREG(status.st_mode):  # a pipe would block for ever
             raise OSError(0, "not a regular file")
         if not (trusted or suffix in IMAGE_SUFFIXES):
@@ -109,7 +116,7 @@ def _scan_file(base: bytes, name: bytes, scan: Scan, digest: "hashlib._Hash", *,
     scan.add(name, status.st_size)
 
 
-def _finish(base: bytes, scan: Scan, digest: "hashlib._Hash") -> FolderSource:
+def _finish(base: bytes, scan: Scan, digest: hashlib.blake2b) -> FolderSource:
     names = scan.names()
     for i in _spread(len(names)):  # times can be reset by unpacking, so look into a few files as well
         try:
@@ -118,7 +125,7 @@ def _finish(base: bytes, scan: Scan, digest: "hashlib._Hash") -> FolderSource:
         except OSError:
             continue  # pass 1 will say why
     labels, classes = classes_by_folder(names)
-    listing = Listing(names, labels, classes, scan.all_skipped(), scan.refused, digest.hexdigest(), os.fsdecode(base), scan.nbytes)
+    listing = Listing(names, labels, classes, scan.all_skipped(), scan.refused(), digest.hexdigest(), os.fsdecode(base), scan.nbytes)
     return FolderSource(base, listing)
 
 
@@ -141,4 +148,3 @@ def open_paths(paths: Sequence[str | os.PathLike]) -> FolderSource:
             raise ValueError(f"a list of paths must name image files, got the folder {shown(path)}: pass one folder alone, or its files")
         _scan_file(base, os.path.relpath(path, base), scan, digest, trusted=True)
     return _finish(base, scan, digest)
-

@@ -1,7 +1,7 @@
 """What a source finds: names, classes and what it leaves out, in a few arrays whatever the number of items.
 
-A name is kept as bytes: file names need not be valid text. One Python string per item would cost 100 bytes each for ever; here it is its own
-length plus 8.
+A name is kept as bytes: file names need not be valid text. One Python string per item would cost 100 bytes each for ever; here it is its
+own length plus 8.
 """
 
 import hashlib
@@ -21,13 +21,10 @@ HEAD_BYTES = 65_536
 MAX_ENCODED_BYTES = 1 << 30
 """A larger file or member is refused: no image within the pixel limit needs it."""
 
-IMAGE_SUFFIXES = frozenset(
-    [b".jpg", b".jpeg", b".jpe", b".jfif", b".png", b".apng", b".webp", b".bmp", b".dib", b".tif", b".tiff", b".gif"]
-)
+IMAGE_SUFFIXES = frozenset(b".jpg .jpeg .jpe .jfif .png .apng .webp .bmp .dib .tif .tiff .gif".split())
 # Images all the same, so losing them counts as losing data.
 UNSUPPORTED_SUFFIXES = frozenset(
-    [b".heic", b".heif", b".avif", b".jp2", b".j2k", b".jxl", b".psd", b".exr", b".hdr", b".dng", b".cr2", b".nef", b".arw", b".dcm"]
-    + [b".svg", b".ico", b".tga", b".ppm", b".pgm", b".pbm", b".pcx", b".fits", b".eps"]
+    b".heic .heif .avif .jp2 .j2k .jxl .psd .exr .hdr .dng .cr2 .nef .arw .dcm .svg .ico .tga .ppm .pgm .pbm .pcx .fits .eps".split()
 )
 _SYSTEM_FILES = frozenset([b"__macosx", b"thumbs.db", b"desktop.ini"])
 _LISTED_ONE_BY_ONE = 1000  # captions beside a million images are summed up per suffix beyond this many
@@ -108,8 +105,7 @@ class Scan:
 
     blob: bytearray = field(default_factory=bytearray)
     ends: array = field(default_factory=lambda: array("q"))
-    skipped: list[Skipped] = field(default_factory=list)
-    refused: int = 0
+    skipped: list[tuple[Skipped, bool]] = field(default_factory=list)  # True: an image was lost
     nbytes: int = 0
     hidden: int = 0
     others: Counter[str] = field(default_factory=Counter)
@@ -122,19 +118,18 @@ class Scan:
 
     def note(self, name: bytes, reason: str) -> None:
         """Something left out that is no lost image."""
-        self.skipped.append(Skipped(shown(name), reason))
+        self.skipped.append((Skipped(shown(name), reason), False))
 
     def refuse(self, name: bytes, reason: str) -> None:
         """An image that cannot be had; counts against `max_bad`."""
-        self.skipped.append(Skipped(shown(name), reason))
-        self.refused += 1
+        self.skipped.append((Skipped(shown(name), reason), True))
 
     def other(self, name: bytes) -> None:
         """A file that is no image and was never meant to be one."""
         suffix = shown(suffix_of(name)) or "no suffix"
         self.others[suffix] += 1
         if self.others.total() <= _LISTED_ONE_BY_ONE:
-            self.skipped.append(Skipped(shown(name), f"not an image: {suffix}"))
+            self.skipped.append((Skipped(shown(name), f"not an image: {suffix}"), False))
 
     def names(self) -> Names:
         """Names of the items so far."""
@@ -145,7 +140,11 @@ class Scan:
         groups = [Skipped("(hidden)", f"{self.hidden} hidden or system files")] if self.hidden else []
         if self.others.total() > _LISTED_ONE_BY_ONE:
             groups += [Skipped(f"*{s}", f"not an image: {n} files of this kind in all") for s, n in sorted(self.others.items())]
-        return (*self.skipped, *groups)
+        return (*(skipped for skipped, _ in self.skipped), *groups)
+
+    def refused(self) -> int:
+        """How many images were lost."""
+        return sum(lost for _, lost in self.skipped)
 
 
 def suffix_of(name: bytes) -> bytes:
@@ -157,7 +156,7 @@ def suffix_of(name: bytes) -> bytes:
 
 def is_hidden(name: bytes) -> bool:
     """Whether a part of the path is hidden or a file that an operating system left behind."""
-    return any(part.startswith(b".") or part.lower() in _SYSTEM_FILES for part in name.split(b"/"))
+    return any((part.startswith(b".") and part != b".") or part.lower() in _SYSTEM_FILES for part in name.split(b"/"))
 
 
 def unsafe(name: bytes) -> str | None:

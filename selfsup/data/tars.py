@@ -62,7 +62,7 @@ def open_tar(path: Path, inner: str = "") -> TarSource:
     fingerprint = file_fingerprint(path, where.tobytes() + inner.encode("utf-8", "surrogateescape"))
     origin = str(path.resolve()) + (f"/{inner}" if inner else "")
     scan = members.scan
-    listing = Listing(names, labels, classes, scan.all_skipped(), scan.refused, fingerprint, origin, int(where[:, 1].sum()))
+    listing = Listing(names, labels, classes, scan.all_skipped(), scan.refused(), fingerprint, origin, int(where[:, 1].sum()))
     return TarSource(path, listing, where, compressed=compressed)
 
 
@@ -74,7 +74,7 @@ def _is_compressed(path: Path) -> bool:
 def _scan(tar: tarfile.TarFile, members: Members, path: Path, *, compressed: bool) -> None:
     bound = _MAX_EXPANSION * path.stat().st_size + (1 << 26) if compressed else path.stat().st_size + (1 << 30)
     while (member := tar.next()) is not None:
-        tar.members = []  # or tarfile keeps every one of them
+        tar.__dict__["members"] = []  # or tarfile keeps every one of them
         end = member.offset_data + member.size
         if end > bound:
             raise damaged(path, f"member {member.name!r} ends at byte {end:,}, beyond what an archive of this size can hold")
@@ -91,3 +91,7 @@ def _scan(tar: tarfile.TarFile, members: Members, path: Path, *, compressed: boo
                 members.reject_format(name)
                 continue
         members.add(name, member.size, member.offset_data, member.size)
+    assert tar.fileobj is not None
+    tar.fileobj.seek(tar.offset)
+    if any(tar.fileobj.read(tarfile.BLOCKSIZE)):  # tarfile ends in silence where it finds neither a header nor the closing zeros
+        raise damaged(path, f"no header at byte {tar.offset:,}, after {len(members.where) // 2} images")

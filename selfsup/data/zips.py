@@ -79,12 +79,14 @@ def open_zip(path: Path, inner: str = "") -> ZipSource:
     fingerprint = file_fingerprint(path, where.tobytes() + inner.encode("utf-8", "surrogateescape"))
     origin = str(path.resolve()) + (f"/{inner}" if inner else "")
     scan = members.scan
-    return ZipSource(path, Listing(names, labels, classes, scan.all_skipped(), scan.refused, fingerprint, origin, int(where[:, 1].sum())), where)
+    return ZipSource(
+        path, Listing(names, labels, classes, scan.all_skipped(), scan.refused(), fingerprint, origin, int(where[:, 1].sum())), where
+    )
 
 
 def _sort_out(members: Members, member: _Member, file: RandomFile, start: int) -> None:
     if member.name.endswith(b"/") or not members.sort_out(member.name, max(member.size, member.packed), regular=member.regular):
-        return
+        return None
     offset = start + member.offset
     reason = None
     if member.encrypted:
@@ -145,7 +147,7 @@ def _entries(file: RandomFile, place: int, count: int) -> Iterator[_Member]:
             name = _as_utf8(name)
         kind = stat.S_IFMT(mode >> 16) if made >> 8 == 3 else 0  # 3: made on Unix
         regular = kind in (0, stat.S_IFREG, stat.S_IFDIR)
-        yield _Member(name.replace(b"\\", b"/"), offset, packed, size, method, crc, bool(flags & _ENCRYPTED), regular)
+        yield _Member(name.replace(b"\\", b"/").removeprefix(b"./"), offset, packed, size, method, crc, bool(flags & _ENCRYPTED), regular)
 
 
 def _wide(extra: bytes, *values: int) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """Checkpoints that survive: written beside, flushed, checksummed, then renamed; safetensors and JSON only, nothing that executes.
 
-A folder of tensors here is `model.safetensors` and perhaps others, JSON files, and `checksums.json`: a digest of every file, and of every tensor so
-that damage is named. One flipped bit in a safetensors file loads silently otherwise.
+A folder of tensors here is `model.safetensors` and perhaps others, JSON files, and `checksums.json`: a digest of every file, and of every
+tensor so that damage is named. One flipped bit in a safetensors file loads silently otherwise.
 """
 
 import contextlib
@@ -63,7 +63,9 @@ def _flush_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def save_tensors(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], documents: Mapping[str, Any], loose: Mapping[str, str] | None = None) -> None:
+def save_tensors(
+    folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], documents: Mapping[str, Any], loose: Mapping[str, str] | None = None
+) -> None:
     """Write a folder of tensors in one atomic step, replacing one that is there.
 
     Args:
@@ -149,7 +151,11 @@ def _blame(path: Path, expected: Mapping[str, str]) -> str:
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         return f"unreadable ({error})"
     changed = [name for name, digest in expected.items() if name not in found or _tensor_digest(found[name]) != digest]
-    return f'tensor "{changed[0]}" differs from what was written' + (f" ({len(changed)} tensors)" if len(changed) > 1 else "") if changed else "its header differs"
+    return (
+        f'tensor "{changed[0]}" differs from what was written' + (f" ({len(changed)} tensors)" if len(changed) > 1 else "")
+        if changed
+        else "its header differs"
+    )
 
 
 def load_tensors(folder: Path, stem: str) -> dict[str, Tensor]:

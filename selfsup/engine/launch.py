@@ -69,7 +69,9 @@ def supervise(run: Path, processes: int, *, restarts: int = 3, quiet: bool = Fal
             raise WorkersFailedError(f"training ended with status {status}; what the processes said stands above", status)
         left = restarts if steps_saved(run / "checkpoints") != before else left - 1
         if left < 0:
-            raise WorkersFailedError(f"a process failed {restarts + 1} times without a new checkpoint between; the last status was {status}", 1)
+            raise WorkersFailedError(
+                f"a process failed {restarts + 1} times without a new checkpoint between; the last status was {status}", 1
+            )
         sys.stderr.write(f"a process ended with status {status}; starting all again from the newest checkpoint\n")
 
 

@@ -32,6 +32,7 @@ from selfsup.engine.train import NotFiniteError, chunk_views, train_step
 from selfsup.method import Batch, Method, Recipe
 
 MONITORS_A_RUN = 10
+EARLIEST_BEST = 0.2  # of the run
 LINES_A_RUN = 20_000  # of metrics.jsonl; longer runs log every so many steps
 
 
@@ -71,7 +72,7 @@ class State:
     best_value: float = -math.inf
 
 
-class Stopped(Exception):  # noqa: N818 - it is not an error: the run was asked to stop and can go on
+class Stopped(Exception):
     """A signal asked the run to stop; it has been saved."""
 
     def __init__(self, signal_number: int) -> None:
@@ -126,7 +127,9 @@ def fit(
             _steps(method, optimizers, training, keeper, batches, device, monitor, caught)
         except NotFiniteError as error:
             keeper.status("failed", f"update {state.step + 1}: {error}")
-            raise NotFiniteError(f"update {state.step + 1} is not finite: {error}. {keeper.kept()} Try a smaller --lr, or --precision fp32") from None
+            raise NotFiniteError(
+                f"update {state.step + 1} is not finite: {error}. {keeper.kept()} Try a smaller --lr, or --precision fp32"
+            ) from None
         finally:
             if metrics:
                 metrics.flush()
@@ -249,11 +252,19 @@ class _Keeper:
     def log(self, values: dict[str, Tensor], lr: float, rate: float, progress: float, *, log: bool) -> None:
         state = self.state
         if self.metrics and log:
-            line = {"step": state.step, "images": state.images, "seconds": round(state.seconds, 3), "lr": lr, "items_per_second": round(rate, 1)}
+            line = {
+                "step": state.step,
+                "images": state.images,
+                "seconds": round(state.seconds, 3),
+                "lr": lr,
+                "items_per_second": round(rate, 1),
+            }
             self.metrics.add(**line, **values)
         if self.metrics and self.progress.due():
             figures = {"loss": float(values["loss"]), "items/s": rate}
-            self.progress.show(progress=min(1.0, progress), step=state.step, steps=self.training.steps, seconds=state.seconds, values=figures)
+            self.progress.show(
+                progress=min(1.0, progress), step=state.step, steps=self.training.steps, seconds=state.seconds, values=figures
+            )
 
     def watch(self, monitor: Callable[[Method], dict[str, Any]] | None, before: float, now: float) -> None:
         """Call the monitor each time another tenth of the run is done."""
@@ -270,7 +281,8 @@ class _Keeper:
         if "warning" in figures:
             self.progress.say(f"warning: {figures['warning']}")
         self.progress.monitors = {k: v for k, v in figures.items() if isinstance(v, float)}
-        if figures.get("rankme", -math.inf) > state.best_value:
+        # The rank of an almost untrained network is high and means nothing: a best checkpoint is looked for when the rate has come up.
+        if now >= EARLIEST_BEST and figures.get("rankme", -math.inf) > state.best_value:
             state.best_step, state.best_value = state.step, figures["rankme"]
             self.save()
 
@@ -332,7 +344,9 @@ def copy_state(module: nn.Module, tensors: Mapping[str, Tensor], source: Path) -
     own = unique_state(module)
     wrong = [name for name in {**own, **tensors} if name not in own or name not in tensors or own[name].shape != tensors[name].shape]
     if wrong:
-        raise ValueError(f'{source}: "{wrong[0]}" does not fit {type(module).__name__} ({len(wrong)} tensors differ); was it written by another version?')
+        raise ValueError(
+            f'{source}: "{wrong[0]}" does not fit {type(module).__name__} ({len(wrong)} tensors differ); was it written by another version?'
+        )
     for name, tensor in own.items():
         tensor.copy_(tensors[name])
 

@@ -13,8 +13,8 @@ from selfsup.method import Method, Recipe
 class LARS(Optimizer):
     """Layer-wise adaptive rate scaling with momentum, You, Gitman and Ginsburg 2017, https://arxiv.org/abs/1708.03888, algorithm 1.
 
-    The local rate of a weight is `trust * |w| / (|grad| + weight_decay |w|)`. Groups with `adapt=False` (biases, normalisation) take plain momentum
-    steps without decay, as in SimCLR's and BYOL's code.
+    The local rate of a weight is `trust * |w| / (|grad| + weight_decay |w|)`. Groups with `adapt=False` (biases, normalisation) take plain
+    momentum steps without decay, as in SimCLR's and BYOL's code.
     """
 
     def __init__(self, params: Iterable, lr: float, momentum: float = 0.9, weight_decay: float = 0.0, trust: float = 1e-3) -> None:
@@ -22,6 +22,7 @@ class LARS(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Algorithm 1 once, from the gradients that are there."""
         for group in self.param_groups:
             for w in group["params"]:
                 if w.grad is None:

@@ -52,7 +52,9 @@ def train_step(
         for updates in pending:
             update = first if updates is pending[0] else _next(updates, forward)
             if update is None or update.player != player:
-                raise ValueError(f'micro-batches must yield the same players in the same order; one yields "{player}" where another does not')
+                raise ValueError(
+                    f'micro-batches must yield the same players in the same order; one yields "{player}" where another does not'
+                )
             update.loss.div(len(pending)).backward(inputs=params)
             _add(sums, name, update.loss.detach() / len(pending))
             for key, value in update.metrics.items():

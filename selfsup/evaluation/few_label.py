@@ -1,6 +1,6 @@
 """Few-label curve: what a classifier reaches with 1, 2, 5, ... labels a class on top of frozen vectors, with its uncertainty.
 
-Axes: N training rows, M test rows, D width, C classes, S seeds, J problems on the same rows (folds x penalties).
+Axes: N training rows, M test rows, D width, C classes, S seeds.
 """
 
 import math
@@ -8,17 +8,17 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from selfsup.evaluation.features import check_labelled
-from selfsup.evaluation.logistic import fit_logistic, logits_of
+from selfsup.evaluation.logistic import LogisticRegression, Scaling, logits_of
 
 COUNTS = (1, 2, 5, 10, 20, 50, 100)
-GRID = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4)  # penalties to cross-validate over, for vectors of length 1
+GRID = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)  # penalties to cross-validate over, strongest first, for vectors of about unit length
 FALLBACK = 1e-3  # below FOLDS labels a class, where there is nothing to validate on
 FOLDS = 5
+DRAWS = 2**20  # weights of one fold that are solved for together
 
 
 class Interval(NamedTuple):
@@ -40,8 +40,8 @@ def few_label(
 ) -> dict[str, Interval]:
     """Test accuracy of logistic regression on n labelled rows of each class, over several draws of those rows.
 
-    Vectors are centred on the mean of the training set (whose labels that does not need) and brought to length 1, so that every kind of
-    vector meets the same penalties. With at least 5 labels a class the penalty is the one with the best cross entropy in a 5-fold
+    Vectors are centred and scaled by the whole training set, which needs no labels (`Scaling`), so that every kind of vector meets the same
+    penalties. With at least 5 labels a class the penalty is the one with the best cross entropy in a 5-fold
     cross-validation within the labelled rows; below that it is 1e-3 for everyone. Test labels only count what was right.
 
     Args:
@@ -57,12 +57,13 @@ def few_label(
     if seeds < 2:
         raise ValueError(f"an interval needs at least 2 seeds, got {seeds}")
     names, y = train_y.unique(return_inverse=True)
-    centre = train_x.mean(dim=0)
-    train_z, test_z = (F.normalize(x - centre, dim=1) for x in (train_x, test_x))
+    scaled = Scaling(train_x)
+    train_z, test_z = scaled(train_x), scaled(test_x)
     curve = {}
     for count in usable_counts(train_y, counts):
         rows = torch.stack([labelled_rows(train_y, count, seed) for seed in range(seeds)])
-        w = _fit(train_z[rows], y[rows], len(names))
+        # All draws at once, unless there are very many classes.
+        w = torch.cat([_fit(train_z[part], y[part], len(names)) for part in rows.split(max(1, DRAWS // (len(names) * train_z.shape[1])))])
         right = [
             (names[logits_of(part.expand(seeds, -1, -1), w)[:, 0].argmax(dim=2)] == truth).sum(dim=1)
             for part, truth in zip(test_z.split(2048), test_y.split(2048), strict=True)
@@ -141,13 +142,14 @@ def _fit(x: Float[Tensor, "S n D"], y: Int[Tensor, "S n"], classes: int) -> Tens
     count = n // classes
     chosen = torch.full((sets, 1), FALLBACK, dtype=torch.float64, device=x.device)
     if count >= FOLDS:
-        grid = torch.tensor(GRID, dtype=torch.float64, device=x.device)
         fold = torch.arange(n, device=x.device) % count % FOLDS  # within each class one fold after the other
-        trained = (fold != torch.arange(FOLDS, device=x.device)[:, None]).to(x.dtype)  # (FOLDS, n)
-        rows = trained.repeat_interleave(len(grid), dim=0).expand(sets, -1, -1)  # (S, FOLDS * grid, n)
-        w = fit_logistic(x, y, classes, grid.repeat(sets, FOLDS), rows=rows, tolerance=1e-4)
-        truth = y[:, None, :, None].expand(-1, rows.shape[1], -1, 1)
-        loss = -logits_of(x, w).log_softmax(dim=3).gather(3, truth)[..., 0]  # (S, FOLDS * grid, n)
-        held_out = (loss * (1 - rows)).sum(dim=2).view(sets, FOLDS, len(grid)).sum(dim=1)
-        chosen = grid[held_out.argmin(dim=1)][:, None]
-    return fit_logistic(x, y, classes, chosen)
+        trained = (fold != torch.arange(FOLDS, device=x.device)[:, None]).to(x.dtype).expand(sets, -1, -1)  # (S, FOLDS, n)
+        problem, solution, losses = LogisticRegression(x, y, classes, trained), None, []
+        truth = y[:, None, :, None].expand(-1, FOLDS, -1, 1)
+        for l2 in GRID:  # from strong to weak, each solution starting the next
+            solution = problem.solve(torch.full((sets, FOLDS), l2, device=x.device), start=solution, tolerance=1e-3)
+            loss = -logits_of(x, problem.weights(solution)).log_softmax(dim=3).gather(3, truth)[..., 0]  # (S, FOLDS, n)
+            losses.append((loss * (1 - trained)).sum(dim=(1, 2)))
+        chosen = chosen.new_tensor(GRID)[torch.stack(losses).argmin(dim=0)][:, None]
+    problem = LogisticRegression(x, y, classes)
+    return problem.weights(problem.solve(chosen))

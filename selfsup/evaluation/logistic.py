@@ -1,71 +1,106 @@
 """Multinomial logistic regression by L-BFGS, many small problems at once.
 
-Liu and Nocedal, Mathematical Programming 1989, algorithm 2.1, with a backtracking line search (the problem is convex).
+Liu and Nocedal, Mathematical Programming 1989, algorithm 2.1, with a backtracking line search (the problem is convex), in coordinates in
+which the Hessian at zero weights is the identity: on the vectors of a network that takes a tenth of the steps.
 
-Axes: S sets of rows, N rows in each, D width, J problems on the same rows (folds, strengths of regularisation), C classes.
+Axes: S sets of rows, N rows in each, D width, J problems on the same rows (folds), C classes.
 """
 
-import math
 from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-Weights = Float[Tensor, "S J D+1 C"]  # the last row along D + 1 is the bias
-
 Objective = Callable[[Tensor], tuple[Tensor, Tensor]]  # (P, K) points -> (P,) values, (P, K) gradients
 
-LOGITS = 2**22  # numbers; rows go through in blocks that stay in the processor's cache
+BLOCK = 2**21  # numbers; rows go through in blocks that stay in the processor's cache
 
 
-def fit_logistic(
-    x: Float[Tensor, "S N D"],
-    y: Int[Tensor, "S N"],
-    classes: int,
-    l2: Float[Tensor, "S J"],
-    *,
-    rows: Float[Tensor, "S J N"] | None = None,
-    start: Weights | None = None,
-    tolerance: float = 1e-5,
-    iterations: int = 300,
-) -> Weights:
-    """Minimise mean cross entropy (nats) + l2/2 |W|^2 in each of S x J problems; the bias is not penalised. Deterministic.
+class LogisticRegression:
+    """S x J problems, ready to be solved for several penalties one after the other.
 
     Args:
+        x: rows; of about unit length, so that penalties mean the same everywhere (`Scaling`).
         y: classes, 0 to C - 1.
-        l2: strength of the penalty, above 0; scikit-learn's C is 1 / (N l2).
-        rows: weight of every row in every problem, 0 leaves it out; all 1 if None.
-        start: weights to start from, zeros if None.
-        tolerance: stop when no entry of the gradient is larger.
-        iterations: at most so many; weakly penalised problems end here, close to their optimum.
-    Returns:
-        Weights in float64.
+        classes: number C.
+        rows: weight of every row in every problem, 0 leaves it out; one problem with all rows if None.
     """
-    sets, n, width = x.shape
-    problems = l2.shape[1]
-    share = torch.ones(sets, problems, n, device=x.device) if rows is None else rows
-    share = (share / share.sum(dim=2, keepdim=True)).to(x.dtype)
-    if n < width and start is None:
-        # The optimum lies in the span of the rows: solve in an orthonormal basis of it, which has N instead of D directions.
-        basis, small = torch.linalg.qr(x.transpose(1, 2))  # (S, D, N), (S, N, N)
-        w = fit_logistic(small.transpose(1, 2).contiguous(), y, classes, l2, rows=rows, tolerance=tolerance, iterations=iterations)
-        return torch.cat([basis.double().unsqueeze(1) @ w[:, :, :-1], w[:, :, -1:]], dim=2)
-    shape = (sets, problems, width + 1, classes)
 
-    def objective(flat: Tensor) -> tuple[Tensor, Tensor]:
-        w = flat.view(shape)
-        value, gradient = _cross_entropy(x, y, share, w.to(x.dtype))
-        penalised = w[:, :, :-1]
-        value = value + 0.5 * l2 * penalised.square().sum(dim=(2, 3))
-        gradient[:, :, :-1] += l2[:, :, None, None] * penalised
-        return value.flatten(), gradient.reshape(flat.shape)
+    def __init__(
+        self, x: Float[Tensor, "S N D"], y: Int[Tensor, "S N"], classes: int, rows: Float[Tensor, "S J N"] | None = None
+    ) -> None:
+        sets, n, width = x.shape
+        self.y, self.classes = y, classes
+        share = x.new_ones(sets, 1, n) if rows is None else rows
+        self.share = share / share.sum(dim=2, keepdim=True)
+        # With fewer rows than dimensions the optimum lies in the span of the rows: N coordinates in an orthonormal basis of it are enough.
+        self.basis: Tensor | None = None
+        if n < width:
+            self.basis, triangle = torch.linalg.qr(x.transpose(1, 2))  # (S, D, N), (S, N, N)
+            x = triangle.transpose(1, 2).contiguous()
+        self.x = x
+        self.variances, self.axes = torch.linalg.eigh((x.transpose(1, 2) @ x).double() / n)  # (S, D), (S, D, D)
 
-    begin = torch.zeros(shape, dtype=torch.float64, device=x.device) if start is None else start.double()
-    return _lbfgs(objective, begin.reshape(sets * problems, -1), tolerance, iterations).view(shape)
+    def solve(self, l2: Float[Tensor, "S J"], *, start: Tensor | None = None, tolerance: float = 1e-4, iterations: int = 100) -> Tensor:
+        """Minimise mean cross entropy (nats) + l2/2 |W|^2 in each problem; the bias is not penalised. Deterministic.
+
+        Args:
+            l2: above 0; scikit-learn's C is 1 / (N l2).
+            start: an earlier solution to start from, zeros if None.
+            tolerance: stop when the preconditioned gradient is shorter; the value is then within about tolerance^2 nats of its minimum.
+            iterations: at most so many; problems with almost no penalty end here, close to their minimum.
+        Returns:
+            The solution, for `weights` and for `start`: (S, J, coordinates + 1, C) in float64, its last row is the bias.
+        """
+        l2 = l2.double()
+        # At zero weights every class has probability 1/C, and the Hessian is that of least squares divided by C.
+        scale = ((self.variances.clamp(min=0) / self.classes)[:, None, :] + l2[:, :, None]).rsqrt()[..., None]  # (S, J, D, 1)
+        scale = torch.cat([scale, torch.full_like(scale[:, :, :1], self.classes**0.5)], dim=2)  # the bias: a column of ones
+        axes = self.axes[:, None]
+
+        def weights_at(flat: Tensor) -> Tensor:
+            v = flat.view(*l2.shape, -1, self.classes) * scale
+            return torch.cat([axes @ v[:, :, :-1], v[:, :, -1:]], dim=2)
+
+        def objective(flat: Tensor) -> tuple[Tensor, Tensor]:
+            w = weights_at(flat)
+            value, gradient = _cross_entropy(self.x, self.y, self.share, w.to(self.x.dtype))
+            value = value + 0.5 * l2 * w[:, :, :-1].square().sum(dim=(2, 3))
+            gradient[:, :, :-1] += l2[:, :, None, None] * w[:, :, :-1]
+            gradient = torch.cat([axes.mT @ gradient[:, :, :-1], gradient[:, :, -1:]], dim=2) * scale
+            return value.flatten(), gradient.reshape(flat.shape)
+
+        if start is None:
+            start = torch.zeros(*scale.shape[:3], self.classes, dtype=torch.float64, device=self.x.device)
+        begin = torch.cat([axes.mT @ start[:, :, :-1], start[:, :, -1:]], dim=2) / scale
+        return weights_at(_lbfgs(objective, begin.flatten(2).flatten(0, 1), tolerance, iterations))
+
+    def weights(self, solution: Tensor) -> Float[Tensor, "S J width C"]:
+        """(S, J, D + 1, C) weights for the rows' own D coordinates, the bias last; `logits_of` takes them."""
+        if self.basis is None:
+            return solution
+        return torch.cat([self.basis.double()[:, None] @ solution[:, :, :-1], solution[:, :, -1:]], dim=2)
 
 
-def logits_of(x: Float[Tensor, "S N D"], weights: Weights) -> Float[Tensor, "S J N C"]:
+class Scaling:
+    """Centre rows on the mean of the training rows, and divide all dimensions by one number: their root mean square length.
+
+    One number and not one a dimension: that is the same for every rotation of the vectors, so that principal components of pixels, whose
+    last ones are noise of small variance, are treated like any network's vectors. Measured on digits and CIFAR-10, a number for each
+    dimension costs pixels 3 to 30 points with few labels and wins less than 1 for networks.
+    """
+
+    def __init__(self, train_x: Float[Tensor, "N D"]) -> None:
+        self.mean = train_x.mean(dim=0)
+        length = (train_x - self.mean).square().sum(dim=1).mean().sqrt()
+        self.length = torch.where(length > 0, length, torch.ones_like(length))  # all rows alike: they become 0, not NaN
+
+    def __call__(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
+        return (x - self.mean) / self.length
+
+
+def logits_of(x: Float[Tensor, "S N D"], weights: Float[Tensor, "S J width C"]) -> Float[Tensor, "S J N C"]:
     """Scores of every row in every problem; the largest is the predicted class."""
     w = weights.to(x.dtype)
     return x.unsqueeze(1) @ w[:, :, :-1] + w[:, :, -1:]
@@ -77,7 +112,7 @@ def _cross_entropy(x: Tensor, y: Tensor, share: Tensor, w: Tensor) -> tuple[Tens
     columns = w.transpose(1, 2).reshape(sets, -1, problems * classes)  # one product serves all J problems
     value = torch.zeros(sets, problems, dtype=torch.float64, device=x.device)
     gradient = torch.zeros(columns.shape, dtype=torch.float64, device=x.device)
-    step = max(LOGITS // (sets * max(problems * classes, x.shape[2])), 1)
+    step = max(BLOCK // (sets * max(problems * classes, x.shape[2])), 1)
     for first in range(0, x.shape[1], step):
         part, target = x[:, first : first + step], y[:, first : first + step]
         weight = share[:, :, first : first + step].transpose(1, 2).unsqueeze(3)  # (S, n, J, 1)
@@ -99,13 +134,12 @@ def _lbfgs(objective: Objective, w: Tensor, tolerance: float, iterations: int, m
     pairs: list[tuple[Tensor, Tensor, Tensor]] = []
     stuck = torch.zeros_like(value, dtype=torch.bool)
     for _ in range(iterations):
-        active = (gradient.abs().amax(dim=1) > tolerance) & ~stuck
+        active = (gradient.norm(dim=1) > tolerance) & ~stuck
         if not active.any():
             break
         direction = -_inverse_hessian(gradient, pairs)
         slope = (direction * gradient).sum(dim=1)
-        step = torch.ones_like(value) if pairs else 1 / gradient.norm(dim=1).clamp(min=1.0)
-        step = step * active
+        step = active.to(value.dtype)
         best, best_value, best_gradient = w, value, gradient
         pending = active
         for _ in range(20):
@@ -145,9 +179,3 @@ def _inverse_hessian(gradient: Tensor, pairs: list[tuple[Tensor, Tensor, Tensor]
         b = rho * (t * q).sum(dim=1)
         q += (a - b)[:, None] * s
     return q
-
-
-def check_l2(l2: float) -> None:
-    """Raise ValueError unless the penalty makes the problem well posed."""
-    if not (l2 > 0 and math.isfinite(l2)):
-        raise ValueError(f"l2 must be positive and finite, got {l2}: without it separable classes have no optimum")

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from selfsup.distributed import gather, rank
+from selfsup.losses import full_precision
 from selfsup.method import Batch, Encoder, Method, Recipe
 from selfsup.models.heads import mlp
 from selfsup.views.crops import TwoCrops
@@ -59,13 +60,14 @@ class SimCLR(Method):
     def loss(self, views: Batch) -> Tensor:
         # Both views in one pass, so that batch normalisation sees all 2B of them.
         h = self.encoder(torch.cat([views["first"], views["second"]]))
-        z_first, z_second = self.projector(h).float().chunk(2)
+        z_first, z_second = self.projector(h).chunk(2)
         return nt_xent(z_first, z_second, self.temperature)
 
     def embed(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B width"]:
         return self.encoder(x)  # h, not z: g drops what the augmentations change (section 4.2)
 
 
+@full_precision
 def nt_xent(first: Float[Tensor, "B D"], second: Float[Tensor, "B D"], temperature: float) -> Float[Tensor, ""]:
     """Normalised temperature-scaled cross entropy, equation 1; row i of each is image i.
 

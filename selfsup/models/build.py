@@ -49,7 +49,7 @@ def build_encoder(
     if name != "mlp" and image_size < 1:
         raise ValueError(f'encoder "{name}" takes images of at least 1 pixel, got image_size={image_size}; for vectors choose mlp')
     encoder = _build(name, channels, image_size, _numbers(mean), _numbers(std))
-    encoder.spec = {"name": name, "channels": channels, "image_size": image_size}
+    vars(encoder)["spec"] = {"name": name, "channels": channels, "image_size": image_size}
     return encoder
 
 
@@ -131,8 +131,8 @@ def wrap(
         encoder = module
     else:
         encoder = Wrapped(module, _found_width(module, shape), channels, _numbers(mean), _numbers(std))
-    if not hasattr(encoder, "spec"):  # one that `build_encoder` made has its own
-        encoder.spec = {"name": "own", "channels": channels, "image_size": image_size}
+    if "spec" not in vars(encoder):  # one that `build_encoder` made has its own
+        vars(encoder)["spec"] = {"name": "own", "channels": channels, "image_size": image_size}
     return encoder
 
 
@@ -142,10 +142,11 @@ def input_channels(encoder: Encoder) -> int:
     Raises:
         ValueError: the encoder does not say, since neither `build_encoder` nor `wrap` made it.
     """
-    if not hasattr(encoder, "spec"):
+    spec = vars(encoder).get("spec")
+    if spec is None:
         name = type(encoder).__name__
         raise ValueError(f"{name} has no `spec` that says its channels; pass it through selfsup.models.wrap(encoder, channels, image_size)")
-    return encoder.spec["channels"]
+    return spec["channels"]
 
 
 @torch.no_grad()

@@ -112,8 +112,8 @@ class ViT(Encoder):
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)
+            if isinstance(module, (nn.Linear, nn.Conv2d)) and module.bias is not None:
                 nn.init.zeros_(module.bias)
         nn.init.normal_(self.embed_patch.weight, std=self.embed_patch.weight[0].numel() ** -0.5)
-        nn.init.zeros_(self.embed_patch.bias)
         nn.init.normal_(self.positions, std=0.02)
         nn.init.normal_(self.class_token, std=0.02)

@@ -101,7 +101,7 @@ def _verdict(few: dict, full: dict, focus: int | None, measures: list[str]) -> l
         if not values:
             return ["The encoder itself was not measured, only what it is compared with."]
         return [f"With all labels this encoder reaches {listing(values)}.", "It was not measured with few labels."]
-    sentences = [f"With {labels(focus)} a class, this encoder reaches {percent(own.mean)}."]
+    sentences = [f"With {labels(focus)} per class, this encoder reaches {percent(own.mean)}."]
     there = [key for key in IN_A_SENTENCE if focus in few[key]]
     if not there:
         return [*sentences, "There is nothing to compare it with: no baseline was measured."]
@@ -124,7 +124,7 @@ def _elsewhere(few: dict, focus: int) -> list[str]:
         shared = [count for count in sorted(few["encoder"]) if count in few[key] and count != focus]
         below = [str(count) for count in shared if _side(few["encoder"][count], few[key][count]) < 0]
         if below:
-            sentences.append(f"With {listing(below)} labels a class it is below {name}.")
+            sentences.append(f"With {listing(below)} labels per class it is below {name}.")
     if len(sentences) == 0 and len(few["encoder"]) > 1:
         compared = [
             _side(few["encoder"][count], few[key][count]) for key in IN_A_SENTENCE for count in few["encoder"] if count in few[key]

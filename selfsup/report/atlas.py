@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from selfsup.report.folder import Run
-from selfsup.report.pictures import data_uri, sprite
+from selfsup.report.pictures import data_uris, sprite
 from selfsup.report.sample import LARGEST_SAMPLE, Sample
 from selfsup.report.words import head, tail, visible
 
@@ -18,7 +18,7 @@ QUERIES = 8
 COLOURS = 10
 """Colours that the style sheet can tell apart, also for the colour-blind; classes beyond are grey until they are picked."""
 
-LONGEST_NAME = 80
+LONGEST_NAME = 60
 
 
 def atlas(run: Run) -> dict[str, Any] | str:
@@ -108,13 +108,15 @@ def _rows(
 ) -> list[dict[str, Any]]:
     """Neighbours of a few items drawn at random, the same ones each time the page is made."""
 
-    def item(i: int) -> dict[str, Any]:
-        picture = None if sample.thumbnails is None else data_uri(sample.thumbnails[i], largest=64)
-        return {"name": names[i], "class": classes.get(int(sample.labels[i]), [""])[0], "picture": picture}
+    queries = np.sort(np.random.default_rng(0).choice(len(names), min(QUERIES, len(names)), replace=False)).tolist()
+    shown = sorted({*queries, *indices[queries].ravel().tolist()})
+    pictures = dict(zip(shown, data_uris([sample.thumbnails[i] for i in shown]), strict=True)) if sample.thumbnails is not None else {}
 
-    queries = np.sort(np.random.default_rng(0).choice(len(names), min(QUERIES, len(names)), replace=False))
+    def item(i: int) -> dict[str, Any]:
+        return {"name": names[i], "class": classes.get(int(sample.labels[i]), [""])[0], "picture": pictures.get(i)}
+
     rows = []
-    for query in queries.tolist():
+    for query in queries:
         own = int(sample.labels[query])
         near = []
         for similarity, i in zip(similarities[query].tolist(), indices[query].tolist(), strict=True):

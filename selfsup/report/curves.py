@@ -27,16 +27,23 @@ KNOWN = {
         "number",
         "How many directions the vectors really use, from 1 to their width. Needs no labels; near 1 they have collapsed.",
     ),
-    "deviation": ("Deviation", "number", "Spread of each coordinate over the images. Near 0, all images get the same vector."),
-    "alignment": ("Alignment", "number", "Distance between two views of one image: lower agrees better. Worth nothing without uniformity."),
-    "uniformity": ("Uniformity", "number", "How evenly the vectors fill their sphere: lower is more even, 0 is one single point."),
+    "deviation": ("Deviation", "number", "Spread of the vectors in each dimension: 1 fills the sphere, near 0 all images get the same vector."),
+    "alignment": (
+        "Alignment",
+        "number",
+        "Distance of two views of one image, 0 to 4: low is good, but only while uniformity is low too.",
+    ),
+    "uniformity": ("Uniformity", "number", "How evenly the vectors fill their sphere: 0 is one single point, near −4 is spread out."),
     "knn_top1": (
-        "Nearest-neighbour accuracy",
+        "kNN accuracy",
         "percent",
         "Share of images whose nearest neighbours name the right class. The labels are only watched, never trained on.",
     ),
 }
 """Key in metrics.jsonl -> title, how its values are printed, and how to read it."""
+
+NOT_FINITE = {"nan", "inf", "-inf"}
+"""How values that JSON has no number for stand in metrics.jsonl."""
 
 NOT_CURVES = {"step", "images", "seconds", "epoch", "progress"}
 
@@ -52,12 +59,12 @@ def curves(run: Run) -> tuple[list[dict[str, Any]], list[str]]:
     own = [key for key in keys if key not in KNOWN and key not in NOT_CURVES]
     drawn = []
     for key in [*KNOWN, *own[:LARGEST_EXTRA]]:
-        logged = [(line["step"], line[key]) for line in run.metrics if isinstance(line.get(key), int | float)]
+        logged = [(line["step"], line[key]) for line in run.metrics if _measured(line.get(key))]
         values = [real(value) for _, value in logged]
         broken = values.count(None)
         if len(values) == broken:
             continue
-        title, form, meaning = KNOWN.get(key, (key.replace("_", " "), "number", "Logged by the method itself."))
+        title, form, meaning = KNOWN.get(key, (key[:1].upper() + key[1:].replace("_", " "), "number", "Logged by the method itself."))
         if broken:
             meaning += f" {broken:,} of {len(values):,} values are not finite and leave gaps."
         drawn.append({"key": key, "title": title, "format": form, "meaning": meaning, **thin([step for step, _ in logged], values)})
@@ -84,6 +91,10 @@ def thin(x: Sequence[float], y: Sequence[float | None], points: int = POINTS) ->
         rows.append((round(float(steps[stretch].mean())), *measured))
     names = ("x", "y", "low", "high")
     return {name: [_short(row[i]) for row in rows] for i, name in enumerate(names)}
+
+
+def _measured(value: Any) -> bool:
+    return isinstance(value, int | float) or (isinstance(value, str) and value in NOT_FINITE)
 
 
 def _short(value: float | None) -> float | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import selfsup
 from selfsup.methods import METHODS
-from selfsup.report.curves import trained
+from selfsup.report.curves import KNOWN, trained
 from selfsup.report.folder import Run, lookup
 from selfsup.report.words import UNKNOWN, compact, count, duration, head, plain, real, visible
 
@@ -37,20 +37,14 @@ def about(method: str) -> dict[str, str]:
     for key in ("Hidden", "Shown", "Predicted"):
         # "Hidden     what is hidden", going on in lines that are indented
         if found := re.search(rf"^{key}[ ]{{2,}}(.+(?:\n[ ]+\S.*)*)", text, re.MULTILINE):
-            said[key.lower()] = " ".join(found[1].split())
+            sentence = " ".join(found[1].split())
+            said[key.lower()] = sentence[:1].upper() + sentence[1:]
     return said
 
 
 def facts(run: Run) -> list[tuple[str, list[Fact]]]:
     """Groups of (what, value) for the section "What was run"."""
-    groups = [("Task", _task(run)), ("Data", _data(run)), ("Network", _network(run))]
-    return [*groups, ("Training", _training(run)), ("Machine", _machine(run))]
-
-
-def _task(run: Run) -> list[Fact]:
-    method = plain(run.config.get("method", UNKNOWN))
-    said = about(method)
-    return [("Method", said.get("title", method)), *((key.capitalize(), said[key]) for key in ("hidden", "shown", "predicted") if key in said)]
+    return [("Data", _data(run)), ("Training", _training(run)), ("Network", _network(run)), ("Machine", _machine(run))]
 
 
 def _data(run: Run) -> list[Fact]:
@@ -58,14 +52,14 @@ def _data(run: Run) -> list[Fact]:
     skipped = run.recorded("data", "skipped") if run.skipped is None else len(run.skipped)
     side, channels = (run.recorded("data", key) for key in ("image_size", "channels"))
     found = [
-        ("Source", plain(run.recorded("data", "source") or UNKNOWN)),
+        ("Source", _said(run.recorded("data", "source"))),
         ("Items", count(run.recorded("data", "items"))),
         ("Skipped", count(skipped)),
         ("Classes", f"{len(classes):,}, not used in training" if isinstance(classes, list) and classes else "none known"),
     ]
     if real(side):
         found.append(("Image", f"{count(side)} × {count(side)} pixels, {count(channels)} channel{'' if channels == 1 else 's'}"))
-    return [*found, ("Fingerprint", head(plain(run.recorded("data", "fingerprint") or UNKNOWN), 17))]
+    return [*found, ("Fingerprint", head(_said(run.recorded("data", "fingerprint")), 17))]
 
 
 def _network(run: Run) -> list[Fact]:
@@ -73,9 +67,9 @@ def _network(run: Run) -> list[Fact]:
     if run.sample is not None:
         width = run.sample.embeddings.shape[1]
     found = [
-        ("Encoder", plain(run.recorded("encoder", "name") or UNKNOWN)),
+        ("Encoder", _said(run.recorded("encoder", "name"))),
         ("Parameters", UNKNOWN if weights is None else compact(weights)),
-        ("Vector", UNKNOWN if width is None else f"{width:,} numbers an item"),
+        ("Vector", UNKNOWN if width is None else f"{width:,} numbers"),
     ]
     spec = run.config.get("encoder")
     shown = ("name", "channels", "image_size")  # the latter two stand under Data
@@ -86,18 +80,21 @@ def _training(run: Run) -> list[Fact]:
     def said(key: str) -> Any:
         return run.recorded("training", key)
 
-    budget = [f"{plain(said(key))} {key}" for key in ("epochs", "steps", "minutes") if said(key) is not None]
+    budget = [f"{_amount(said(key))} {key}" for key in ("epochs", "steps", "minutes") if said(key) is not None]
     done = trained(run)
-    schedule = plain(said("schedule") or UNKNOWN)
+    schedule = _said(said("schedule"))
     if (warmup := real(said("warmup"))) is not None:
         schedule += f", warm-up {100 * warmup:.3g} %" if warmup <= 1 else f", warm-up {warmup:g} steps"
     return [
         ("Budget", ", ".join(budget) or UNKNOWN),
-        ("Trained", f"{count(done['step'])} steps, {count(done['images'])} images seen"),
-        ("Batch", f"{count(said('batch_size'))} items a step"),
-        ("Optimiser", f"{plain(said('optimizer') or UNKNOWN)}, weight decay {plain(said('weight_decay'))}"),
-        ("Learning rate", f"{plain(said('lr') if said('lr') is not None else UNKNOWN)}, {schedule}"),
-        ("Seed", plain(said("seed") if said("seed") is not None else UNKNOWN)),
+        ("Steps done", count(done["step"])),
+        ("Images seen", count(done["images"])),
+        ("Batch size", count(said("batch_size"))),
+        ("Optimiser", _said(said("optimizer"))),
+        ("Learning rate", _said(said("lr"))),
+        ("Schedule", schedule),
+        ("Weight decay", _said(said("weight_decay"))),
+        ("Seed", _said(said("seed"))),
     ]
 
 
@@ -105,9 +102,10 @@ def _machine(run: Run) -> list[Fact]:
     done = trained(run)
     device, devices = run.recorded("training", "device"), run.recorded("training", "devices")
     several = f"{count(devices)} × " if (real(devices) or 1) > 1 else ""
+    threads = run.recorded("training", "threads")
     return [
-        ("Device", several + plain(device or UNKNOWN)),
-        ("Precision", plain(run.recorded("training", "precision") or UNKNOWN)),
+        ("Device", several + _said(device) + (f", {count(threads)} threads" if device == "cpu" and real(threads) else "")),
+        ("Precision", _said(run.recorded("training", "precision"))),
         ("Time", duration(done["seconds"])),
         ("Speed", UNKNOWN if done["rate"] is None else f"{count(done['rate'])} images/s"),
     ]
@@ -154,7 +152,7 @@ def parameters(path: Path) -> int | None:
 def title(run: Run) -> str:
     """The method and the data, "SimCLR on photos"."""
     method = plain(run.config.get("method", UNKNOWN))
-    name = about(method).get("title", method).partition(":")[0]
+    name = about(method).get("title", method if "method" in run.config else "A run").partition(":")[0]
     source = run.recorded("data", "source")
     return head(f"{name} on {Path(source).name or source}" if isinstance(source, str) and source else name, 90)
 
@@ -181,7 +179,10 @@ def state(run: Run) -> dict[str, str]:
 def best(run: Run) -> dict[str, Any] | None:
     """The best checkpoint by the label-free measure: step, measure, value; None where there is none."""
     step, value = (real(lookup(run.status, "best", key)) for key in ("step", "value"))
-    return None if step is None else {"step": step, "measure": plain(lookup(run.status, "best", "measure")), "value": compact(value)}
+    measure = plain(lookup(run.status, "best", "measure"))
+    name = KNOWN[measure][0] if measure in KNOWN else measure
+    name = name[:1].lower() + name[1:]
+    return None if step is None else {"step": step, "measure": name, "value": compact(value)}
 
 
 def commands(run: Run) -> dict[str, str]:
@@ -190,18 +191,14 @@ def commands(run: Run) -> dict[str, str]:
     quoted = visible(shlex.quote(folder))
     source = run.recorded("data", "source")
     data = shlex.quote(source) if isinstance(source, str) and Path(source).is_absolute() else "DATA"
-    channels, side = (run.recorded("data", key) for key in ("channels", "image_size"))
-    if real(side):
-        shape = f"(4, {count(channels) if real(channels) else 3}, {side:.0f}, {side:.0f})"
-        example = f"x = torch.rand{shape}  # yours: images (B, C, H, W), values from 0 to 1"
-    else:
-        example = "x = torch.rand(4, D)  # yours: vectors (B, D), as they are in the data"
+    images = run.recorded("data", "image_size") != 0
+    example = "images (B, C, H, W), values from 0 to 1" if images else "vectors (B, D), as they are in the data"
     python = [
-        "import torch, selfsup",
+        "import selfsup",
         f"encoder = selfsup.load({str(run.path / 'encoder')!r})",
-        example,
-        "with torch.inference_mode():",
-        "    vectors = encoder(x)  # (B, width)",
+        'vectors = encoder.embed("photos/")  # (N, width) float32; a folder, an archive, an array, a list of paths',
+        'names = encoder.open("photos/").names  # which item each row is',
+        f"vectors = encoder(x)  # or of a tensor: {example}",
     ]
     return {
         "python": "\n".join(python),
@@ -211,6 +208,15 @@ def commands(run: Run) -> dict[str, str]:
         "report": f"selfsup report {quoted}",
         "verify": f"selfsup verify {quoted}",
     }
+
+
+def _amount(value: Any) -> str:
+    number = real(value)
+    return plain(value) if number is None else f"{number:,.6g}" if number != round(number) else count(number)
+
+
+def _said(value: Any) -> str:
+    return UNKNOWN if value is None else plain(value)
 
 
 def _words(key: str) -> str:

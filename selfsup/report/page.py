@@ -13,9 +13,9 @@ import selfsup
 from selfsup.report import facts
 from selfsup.report.accuracy import accuracy, labels
 from selfsup.report.atlas import atlas
-from selfsup.report.curves import curves, trained, warnings
+from selfsup.report.curves import curves, warnings
 from selfsup.report.folder import Run, read_run
-from selfsup.report.pictures import data_uri
+from selfsup.report.pictures import data_uris
 from selfsup.report.words import compact, count, head, listing, plain, tail, visible
 
 HERE = Path(__file__).parent
@@ -85,7 +85,6 @@ def _contents(run: Run) -> dict[str, Any]:
         "curves": drawn,
         "curves_left_out": left_out,
         "best": facts.best(run),
-        "trained": trained(run),
         "views": examples,
         "atlas": seen,
         "skipped": (run.skipped or [])[:SKIPPED_SHOWN],
@@ -105,9 +104,10 @@ def _examples(run: Run) -> list[list[dict[str, str]]] | None:
     """For every example its pictures: the original, then each view."""
     if not run.views:
         return None
-    images = len(run.views["original"])
+    pictures = iter(data_uris([image for view in run.views.values() for image in view]))
     names = {key: head(visible(key).replace("_", " "), 24) for key in run.views}
-    return [[{"view": names[key], "picture": data_uri(view[i])} for key, view in run.views.items()] for i in range(images)]
+    columns = [[{"view": names[key], "picture": next(pictures)} for _ in view] for key, view in run.views.items()]
+    return [list(example) for example in zip(*columns, strict=True)]
 
 
 def _inlined(kinds: int) -> dict[str, Any]:

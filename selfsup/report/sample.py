@@ -44,7 +44,7 @@ def save_sample(
     Args:
         run: the run folder; `page/` is made where it is missing.
         embeddings: (M, width) real numbers, M at most 2,000; stored as float32.
-        thumbnails: (M, h, w, 1 or 3) uint8, or None for data that are not images.
+        thumbnails: (M, h, w, 1 or 3) uint8; None, or h = w = 0, for data that are not images.
         labels: (M,) integers, -1 for unknown, or None where the data has no classes.
         names: M display names.
 
@@ -63,7 +63,7 @@ def save_sample(
     if len(names) != items:
         raise ValueError(f"save_sample: expected {items} names, one for each embedding, got {len(names)}")
     arrays = {"embeddings": embeddings.astype(np.float32), "labels": labels.astype(np.int64), "names": np.array(list(names), dtype=np.str_)}
-    if thumbnails is not None:
+    if thumbnails is not None and 0 not in np.shape(thumbnails)[1:3]:
         arrays["thumbnails"] = _images(thumbnails, "save_sample: thumbnails", count=items)
     return _write(run / "page" / "sample.npz", arrays)
 

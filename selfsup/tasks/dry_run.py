@@ -36,7 +36,13 @@ def rehearse(config: Mapping[str, Any], items: Items, network: nn.Module | None,
     share = training.batch_size // config["training"]["devices"]
     with tempfile.TemporaryDirectory() as folder:
         rehearsal = replace(training, steps=STEPS, minutes=None, batch_size=share)
-        fit(method, rehearsal, Path(folder), batches=lambda step: iter(Loader(items, share, seed=training.seed, start_step=step)), device=device)
+        fit(
+            method,
+            rehearsal,
+            Path(folder),
+            batches=lambda step: iter(Loader(items, share, seed=training.seed, start_step=step)),
+            device=device,
+        )
         lines = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
     a_step = lines[-1]["seconds"] - lines[-2]["seconds"]
     seconds = 60 * training.minutes if training.minutes else a_step * (training.steps or 0)
@@ -73,22 +79,41 @@ def _draw_views(method: Method, items: Items, config: Mapping[str, Any], path: P
     for views in zip(*columns, strict=True):
         cells = [np.repeat(np.repeat(np.broadcast_to(v, (*v.shape[:2], 3)), scale, 0), scale, 1) for v in views]
         tall = max(c.shape[0] for c in cells)
-        rows.append(np.concatenate([np.pad(c, ((0, tall - c.shape[0] + gap), (0, gap), (0, 0)), constant_values=255) for c in cells], axis=1))
+        rows.append(
+            np.concatenate([np.pad(c, ((0, tall - c.shape[0] + gap), (0, gap), (0, 0)), constant_values=255) for c in cells], axis=1)
+        )
     Image.fromarray(np.concatenate(rows)).save(path)
+
+
+def _first(skipped: list[list[str]], most: int = 10) -> str:
+    lines = [f"\n{'':<13}{name}: {reason}" for name, reason in skipped[:most]]
+    return "".join(lines) + (f"\n{'':<13}and {len(skipped) - most} more, all in plan.json" if len(skipped) > most else "")
 
 
 def describe_plan(plan: Mapping[str, Any]) -> str:
     """The plan in a few lines."""
     t, d, e = plan["training"], plan["data"], plan["encoder"]
-    long = f"{t['minutes']:g} minutes" if t["minutes"] else f"{t['steps']} steps ({t['epochs']:.3g} epochs)" if t["epochs"] else f"{t['steps']} steps"
+    long = (
+        f"{t['minutes']:g} minutes"
+        if t["minutes"]
+        else f"{t['steps']} steps ({t['epochs']:.3g} epochs)"
+        if t["epochs"]
+        else f"{t['steps']} steps"
+    )
     minutes, seconds = divmod(plan["seconds"], 60)
     lines = [
         ("method", f"{plan['method']} {plan['options'] or ''}".strip()),
-        ("data", f"{d['source']}: {d['items']} items, {len(d['classes'])} classes" if d["classes"] else f"{d['source']}: {d['items']} items"),
-        ("skipped", f"{d['skipped']} files" + "".join(f"\n             {name}: {reason}" for name, reason in d["skipped_files"][:10])),
+        (
+            "data",
+            f"{d['source']}: {d['items']} items, {len(d['classes'])} classes" if d["classes"] else f"{d['source']}: {d['items']} items",
+        ),
+        ("skipped", f"{d['skipped']} files{_first(d['skipped_files'])}"),
         ("input", f"{e['channels']} x {e['image_size']} x {e['image_size']}" if e["image_size"] else f"{e['channels']} numbers"),
         ("network", f"{e['name']}, {plan['parameters']:,} parameters ({plan['parameters_in_training']:,} while training)"),
-        ("training", f"{long} of {t['batch_size']}, {t['optimizer']} lr {t['lr']:.3g}, {t['precision']}, {t['devices']} x {t['device']}, seed {t['seed']}"),
+        (
+            "training",
+            f"{long} of {t['batch_size']}, {t['optimizer']} lr {t['lr']:.3g}, {t['precision']}, {t['devices']} x {t['device']}, seed {t['seed']}",
+        ),
         ("memory", f"{plan['peak_memory_mib']} MiB at its peak in {STEPS} steps"),
         ("time", f"{minutes}:{seconds:02d} ({plan['seconds_per_step']:.3g} s a step)"),
     ]

@@ -10,7 +10,9 @@ from selfsup.engine.checkpoint import replace_file
 from selfsup.tasks.encoder import TrainedEncoder, load
 
 
-def embed(encoder: str | Path | TrainedEncoder, data: Any, *, out: str | Path | None = None, best: bool = False, max_bad: float = 0.01) -> np.ndarray:
+def embed(
+    encoder: str | Path | TrainedEncoder, data: Any, *, out: str | Path | None = None, best: bool = False, max_bad: float = 0.01
+) -> np.ndarray:
     """Vectors of all items, (N, width) float32, row by row in the order of the data.
 
     Args:

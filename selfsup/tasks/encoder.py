@@ -41,7 +41,15 @@ class TrainedEncoder:
         if isinstance(data, Items):
             return data
         size = self.image_size or None
-        return open_data(data, image_size=size, channels=self.channels if size else None, cache=cache, **settings)
+        values = self.config["data"]["value_range"]
+        return open_data(
+            data,
+            image_size=size,
+            channels=self.channels if size else None,
+            cache=cache,
+            value_range=tuple(values) if values else None,
+            **settings,
+        )
 
     def embed(self, data: Any, *, batch_size: int = 512) -> np.ndarray:
         """Vectors of all items, (N, width) float32, in the order of `open(data).names`.
@@ -95,7 +103,9 @@ def load(path: str | Path, *, best: bool = False, network: Encoder | None = None
         config = read_json(path / "config.json")
         tensors = _from_checkpoint(path, best)
     else:
-        raise ValueError(f"{path}: neither model.safetensors nor checkpoints/ in it; expected a run of `selfsup pretrain` or an encoder folder")
+        raise ValueError(
+            f"{path}: neither model.safetensors nor checkpoints/ in it; expected a run of `selfsup pretrain` or an encoder folder"
+        )
     if network is None:
         network = network_of(config)
     with torch.no_grad():

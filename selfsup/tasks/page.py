@@ -42,7 +42,9 @@ def example_views(method: Method, batch: Batch, seed: int) -> dict[str, np.ndarr
     n = len(batch["image"])
     with torch.no_grad():
         views = method.views(batch, generator)
-    return {name: pictures(x[:n]) for name, x in views.items() if x.ndim == 4 and x.is_floating_point() and len(x) >= n and x.shape[1] in (1, 3)}
+    return {
+        name: pictures(x[:n]) for name, x in views.items() if x.ndim == 4 and x.is_floating_point() and len(x) >= n and x.shape[1] in (1, 3)
+    }
 
 
 def pictures(x: Tensor) -> np.ndarray:

@@ -70,8 +70,8 @@ def has_fast_bf16(device: torch.device) -> bool:
     """Whether the machine multiplies bfloat16 faster than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(device.type == "cpu" and probe and probe())
+    can = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    return bool(can.get("amx_bf16") or can.get("avx512_bf16"))
 
 
 def make_config(
@@ -101,7 +101,9 @@ def make_config(
     check_options(method, options)
     if sum(x is not None for x in (epochs, steps, minutes)) > 1:
         raise ValueError("--epochs, --steps and --minutes each say how long to train; give one of them")
-    check_numbers(epochs=epochs, steps=steps, minutes=minutes, batch_size=batch_size, accumulate=accumulate, checkpoint_minutes=checkpoint_minutes)
+    check_numbers(
+        epochs=epochs, steps=steps, minutes=minutes, batch_size=batch_size, accumulate=accumulate, checkpoint_minutes=checkpoint_minutes
+    )
     check_numbers(**{k: v for k, v in recipe.items() if k == "lr"})
     facts = describe(method)
     kind = f"{items.kind}s"
@@ -135,6 +137,7 @@ def make_config(
             "fingerprint": items.fingerprint,
             "image_size": size,
             "channels": channels,
+            "value_range": items.value_range,
             "settings": dict(settings),
         },
         "training": {
@@ -224,10 +227,19 @@ def open_again(config: Mapping[str, Any], data: Any = None, *, allow_change: boo
     """
     said = config["data"]
     source = said["source"] if data is None else data
+    size = said["image_size"] or None
     if data is None and not Path(said["source"]).is_absolute():
         raise ValueError(f"this run's data was {said['source']} in memory; go on from Python: selfsup.pretrain(data, resume=...)")
-    items = open_data(source, image_size=said["image_size"] or None, channels=said["channels"] if said["image_size"] else None, progress=progress, **said["settings"])
+    items = open_data(
+        source,
+        image_size=said["image_size"] or None,
+        channels=said["channels"] if said["image_size"] else None,
+        progress=progress,
+        **said["settings"],
+    )
     if items.fingerprint != said["fingerprint"] and not allow_change:
         was, now = f"{said['items']} items, fingerprint {said['fingerprint']}", f"{len(items)}, {items.fingerprint}"
-        raise ValueError(f"{said['source']} has changed since the run began (was {was}; is {now}); put it back, or accept with --allow-data-change")
+        raise ValueError(
+            f"{said['source']} has changed since the run began (was {was}; is {now}); put it back, or accept with --allow-data-change"
+        )
     return items

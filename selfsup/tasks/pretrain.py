@@ -2,12 +2,11 @@
 
 import csv
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import torch
 from torch import nn
 
 from selfsup.data import Items, Loader, open_data
@@ -191,7 +190,9 @@ def _start(run: Path, config: dict[str, Any], items: Items, network: nn.Module |
     processes = config["training"]["devices"]
     if processes > 1 and not launched():
         if network is not None or not Path(items.source).is_absolute():
-            raise ValueError("--devices needs data in files and an encoder by name, which other processes can open; or start Python under torchrun")
+            raise ValueError(
+                "--devices needs data in files and an encoder by name, which other processes can open; or start Python under torchrun"
+            )
         supervise(run, processes, quiet=progress.quiet)
         return Run(run)
     _train(run, config, items, network, progress)
@@ -207,10 +208,12 @@ def _train(run: Path, config: dict[str, Any], items: Items, network: nn.Module |
 
         synchronise(method)
     progress.say(summary(config, method, items))
+    workers = config["data"]["settings"]["workers"]
+    workers = (os.cpu_count() or 1) // world_size() if workers is None else workers
     own_share = training.batch_size // world_size()
 
     def batches(step: int) -> Any:
-        where = {"rank": rank(), "world_size": world_size(), "workers": config["data"]["settings"]["workers"]}
+        where = {"rank": rank(), "world_size": world_size(), "workers": workers}
         return iter(Loader(items, own_share, seed=training.seed, start_step=step, **where))
 
     monitor = make_monitor(items, config["data"]["image_size"], device, training.seed)
@@ -252,7 +255,3 @@ def _decoding(progress: Progress) -> Any:
 
     return say
 
-
-def numpy_images(x: torch.Tensor) -> np.ndarray:
-    """(B, C, H, W) in [0, 1] -> (B, H, W, C) uint8."""
-    return x.mul(255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()

@@ -61,7 +61,9 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
                 encoder=self.encoder,
                 epochs=self.epochs,
                 batch_size=self.batch_size,
-                seed=int(np.random.RandomState(self.random_state).randint(2**31)) if not isinstance(self.random_state, int) else self.random_state,
+                seed=int(np.random.RandomState(self.random_state).randint(2**31))
+                if not isinstance(self.random_state, int)
+                else self.random_state,
                 quiet=True,
                 **(self.options or {}),
             )

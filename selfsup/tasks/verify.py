@@ -20,7 +20,11 @@ def verify(path: str | Path) -> dict[Path, int]:
     path = Path(path)
     if not path.is_dir():
         raise ValueError(f"{path}: no such folder; expected a run of `selfsup pretrain` or an encoder folder")
-    folders = [path] if (path / CHECKSUMS).exists() else sorted(p for p in [path / "encoder", *(path / "checkpoints").glob("step-*")] if p.is_dir())
+    folders = (
+        [path]
+        if (path / CHECKSUMS).exists()
+        else sorted(p for p in [path / "encoder", *(path / "checkpoints").glob("step-*")] if p.is_dir())
+    )
     if not folders:
         raise ValueError(f"{path}: neither encoder/ nor checkpoints/ in it; expected a run of `selfsup pretrain` or an encoder folder")
     whole, damaged = {}, []

@@ -36,14 +36,14 @@ def gaussian_blur(planes: Float[Tensor, "C B S S"], sigma: Float[Tensor, " B"], 
     return out.view_as(planes)
 
 
-def _half_kernel(sigma: Tensor, radius: int) -> Float[Tensor, "B radius+1"]:
+def _half_kernel(sigma: Tensor, radius: int) -> Float[Tensor, "B {radius+1}"]:
     """Weights at distance 0, 1, ..., radius; those of the whole kernel sum to 1."""
     distance = torch.arange(radius + 1, device=sigma.device)
     half = (-0.5 * (distance / sigma[:, None]) ** 2).exp()
     return half / (2 * half.sum(dim=1, keepdim=True) - half[:, :1])
 
 
-def _reflected(side: int, radius: int, device: torch.device) -> Int[Tensor, " side+2*radius"]:
+def _reflected(side: int, radius: int, device: torch.device) -> Int[Tensor, " {side+2*radius}"]:
     """Which of `side` pixels stands at places -radius, ..., side - 1 + radius; the border itself is not repeated."""
     place = torch.arange(-radius, side + radius, device=device).abs()
     return torch.where(place >= side, 2 * (side - 1) - place, place)
@@ -56,7 +56,8 @@ def _by_matrices(planes: Tensor, half: Tensor) -> Tensor:
     source = _reflected(side, radius, planes.device).unfold(0, 2 * radius + 1, 1)  # (S, 2 radius + 1)
     matrix = planes.new_zeros(len(half), side, side)
     matrix.scatter_add_(2, source.expand(len(half), -1, -1), kernel[:, None].expand(-1, side, -1))
-    return torch.stack([matrix @ plane @ matrix.transpose(1, 2) for plane in planes])
+    with torch.autocast(planes.device.type, enabled=False):  # bfloat16 has steps of 1/256 below 1
+        return torch.stack([matrix @ plane @ matrix.transpose(1, 2) for plane in planes])
 
 
 def _by_taps(x: Tensor, half: Tensor, out: Tensor) -> None:

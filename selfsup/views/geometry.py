@@ -1,8 +1,8 @@
 """Random resized crops of a whole batch: boxes by torchvision's algorithm, then two batched matrix products.
 
-Cropping, antialiased bilinear resizing and flipping are linear and act on rows and columns apart from each other. So a view is R X K^T, with
-a matrix R (S, H) that picks, averages and orders rows, and a matrix K (S, W) for columns; every image has its own. What lies outside of an
-image's box has weight 0 in them: neither its neighbourhood nor the padding of the canvas can leak in.
+Cropping, antialiased bilinear resizing and flipping are linear and act on rows and columns apart from each other. So a view is
+R X K^T, with a matrix R (S, H) that picks, averages and orders rows, and a matrix K (S, W) for columns; every image has its own.
+What lies outside of an image's box has weight 0 in them: neither its neighbourhood nor the padding of the canvas can leak in.
 
 Axes: B images, C channels, H and W of the canvas, S side of the view.
 """
@@ -14,13 +14,32 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from selfsup.method import Batch
 from selfsup.views.sampling import uniform
 
 TRIES = 10
 """How many random boxes are tried before the central one is taken, as in torchvision."""
 
 MATRIX_LIMIT = 250_000
-"""Multiplications per channel above which matrices lose to cutting images one by one (measured: 64 to 32 pixels still win, 64 to 48 lose)."""
+"""Multiplications per channel above which matrices lose to cutting images one by one (measured: 64 to 32 wins, 64 to 48 loses)."""
+
+
+def canvas(batch: Batch) -> tuple[UInt8[Tensor, "B C H W"], Int[Tensor, "B 2"]]:
+    """The raw images of a batch, and the height and width that each fills of its canvas.
+
+    Raises:
+        ValueError: the batch holds no images, or not as uint8.
+    """
+    if "image" not in batch:
+        raise ValueError(
+            f'crops need raw images: a batch with "image" (B, C, H, W) uint8, got {sorted(batch)}; these views are not for vectors'
+        )
+    images = batch["image"]
+    if images.dtype != torch.uint8 or images.ndim != 4:
+        raise ValueError(f"raw images must be (B, C, H, W) uint8, 0 to 255, got {tuple(images.shape)} {images.dtype}")
+    if "size" in batch:
+        return images, batch["size"]
+    return images, torch.tensor(images.shape[2:], device=images.device).expand(len(images), 2)
 
 
 def random_boxes(
@@ -85,17 +104,23 @@ def resize_weights(
 
 
 def crop(
-    images: UInt8[Tensor, "B C H W"], boxes: Int[Tensor, "B 4"], side: int, flip: Bool[Tensor, " B"]
+    images: UInt8[Tensor, "B C H W"], boxes: Int[Tensor, "B 4"], side: int, flip: Bool[Tensor, " B"] | None = None, *, exact: bool = False
 ) -> Float[Tensor, "C B {side} {side}"]:
     """Each image's box resized to a square of `side` pixels and mirrored where `flip` says so; values in [0, 1], channels first of all.
 
-    On CPU, large images are cut and resized one by one with torch's uint8 kernel, which rounds to 1/255 as torchvision does for uint8 images:
-    the matrices of `side` x H are mostly zeros there, and this is 2 to 10 times as fast as multiplying by them.
+    On CPU, large images are cut and resized one by one, because most of a matrix of `side` x H is zeros there; unless `exact`, by
+    torch's uint8 kernel, which rounds to 1/255 as torchvision does for uint8 images and needs half the time.
     """
     height, width = images.shape[2:]
     if images.device.type == "cpu" and side * width * (height + side) > MATRIX_LIMIT:
-        return _crop_one_by_one(images, boxes, side, flip)
+        return _one_by_one(images, boxes, side, flip, exact)
+    return _by_matrices(images, boxes, side, flip)
+
+
+def _by_matrices(images: Tensor, boxes: Tensor, side: int, flip: Tensor | None) -> Tensor:
+    height, width = images.shape[2:]
     top, left, h, w = boxes.unbind(dim=1)
+    flip = torch.zeros_like(top, dtype=torch.bool) if flip is None else flip
     if height == width:  # rows and columns in one go: at 32 pixels, calls cost as much as arithmetic
         straight = torch.zeros_like(flip)
         both = resize_weights(torch.cat([top, left]), torch.cat([h, w]), height, side, torch.cat([straight, flip]))
@@ -105,20 +130,19 @@ def crop(
     rows, columns = rows.div_(255), columns.transpose(1, 2)
     planes = images.transpose(0, 1).to(torch.float32, memory_format=torch.contiguous_format)
     out = planes.new_empty(len(planes), len(images), side, side)
-    for plane, view in zip(planes, out, strict=True):
-        torch.bmm(torch.bmm(rows, plane), columns, out=view)
-    return out
+    with torch.autocast(images.device.type, enabled=False):  # bfloat16 has steps of 1/256 below 1
+        for plane, view in zip(planes, out, strict=True):
+            torch.bmm(torch.bmm(rows, plane), columns, out=view)
+    return out.clamp_(max=1)  # weights sum to 1 only up to rounding
 
 
-def _crop_one_by_one(images: Tensor, boxes: Tensor, side: int, flip: Tensor) -> Tensor:
+def _one_by_one(images: Tensor, boxes: Tensor, side: int, flip: Tensor | None, exact: bool) -> Tensor:
     out = torch.empty(images.shape[1], len(images), side, side)
-    if images.shape[1] > 4:
-        images = images.float()  # torch's fast uint8 kernel is for up to 4 channels
-    else:
-        images = images.contiguous(memory_format=torch.channels_last)
+    if exact or images.shape[1] > 4 or side == 1:  # torch's fast uint8 kernel is for up to 4 channels, and fails for a single pixel
+        images = images.float()
+    mirrored = [False] * len(images) if flip is None else flip.tolist()
     for i, (top, left, h, w) in enumerate(boxes.tolist()):
         box = images[i : i + 1, :, top : top + h, left : left + w]
-        out[:, i] = F.interpolate(box, size=(side, side), mode="bilinear", antialias=True)[0]
-    mirrored = flip.nonzero()[:, 0]
-    out[:, mirrored] = out[:, mirrored].flip(-1)
-    return out.div_(255)
+        view = F.interpolate(box, size=(side, side), mode="bilinear", antialias=True)[0]
+        out[:, i] = view.flip(-1) if mirrored[i] else view
+    return out.div_(255).clamp_(max=1)

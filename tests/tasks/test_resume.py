@@ -1,0 +1,98 @@
+"""A run that is killed and resumed is the run that was never disturbed, bit for bit, for every method."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from selfsup.engine.checkpoint import load_tensors, steps_saved
+from selfsup.engine.checkpoint import checkpoint_path
+from selfsup.methods import METHODS
+
+STEPS = 8
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "images.npy"
+    np.save(path, np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), dtype=np.uint8))
+    return path
+
+
+def selfsup(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "selfsup", *arguments]
+
+
+def start(method: str, images: Path, run: Path) -> list[str]:
+    # A checkpoint after every step, so that a kill falls on one; four steps are an epoch, so that the order of the data turns over.
+    size = ["--batch-size", "10", "--steps", str(STEPS), "--checkpoint-minutes", "0.0000001"]
+    return selfsup("pretrain", method, str(images), "--out", str(run), *size)
+
+
+def trace(run: Path) -> list[tuple[int, float]]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [(line["step"], line["loss"]) for line in lines if "loss" in line]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_killed_and_resumed_equals_undisturbed(method: str, images: Path, tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    subprocess.run([*start(method, images, whole), "--quiet"], check=True, capture_output=True)
+    with subprocess.Popen([*start(method, images, broken), "--quiet"], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        checkpoints = broken / "checkpoints"
+        while len(steps_saved(checkpoints)) < 2:
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.002)
+        while not list(checkpoints.glob(".*.tmp")) and process.poll() is None:  # a checkpoint that is being written
+            pass
+        process.send_signal(signal.SIGKILL)
+    assert not (broken / "encoder").exists(), "the kill came too late to test anything"
+    subprocess.run(selfsup("pretrain", "--resume", str(broken), "--quiet"), check=True, capture_output=True)
+    assert trace(broken) == trace(whole)
+    assert [step for step, _ in trace(whole)] == list(range(1, STEPS + 1))
+    for stem in ("model", "optimizer"):
+        a, b = (load_tensors(checkpoint_path(run / "checkpoints", STEPS), stem) for run in (whole, broken))
+        assert a.keys() == b.keys()
+        for name in a:
+            assert np.array_equal(a[name].float().numpy(), b[name].float().numpy()), name
+    assert (whole / "encoder/model.safetensors").read_bytes() == (broken / "encoder/model.safetensors").read_bytes()
+
+
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(images: Path, tmp_path: Path) -> None:
+    whole, damaged = tmp_path / "whole", tmp_path / "damaged"
+    for run in (whole, damaged):
+        subprocess.run([*start("simclr", images, run), "--quiet"], check=True, capture_output=True)
+    newest = checkpoint_path(damaged / "checkpoints", STEPS)
+    data = bytearray((newest / "model.safetensors").read_bytes())
+    data[-5] ^= 4
+    (newest / "model.safetensors").write_bytes(data)
+    verified = subprocess.run(selfsup("verify", str(damaged)), capture_output=True, text=True, check=False)
+    assert verified.returncode == 4
+    assert "tensor" in verified.stderr
+    assert "Traceback" not in verified.stderr
+    resumed = subprocess.run(selfsup("pretrain", "--resume", str(damaged)), capture_output=True, text=True, check=True)
+    assert "damaged" in resumed.stderr
+    assert "using the checkpoint before it" in resumed.stderr
+    assert trace(damaged) == trace(whole)
+    assert (whole / "encoder/model.safetensors").read_bytes() == (damaged / "encoder/model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_a_signal_saves_and_says_so(number: signal.Signals, status: int, images: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = selfsup("pretrain", "simclr", str(images), "--out", str(run), "--batch-size", "10", "--steps", "100000", "--quiet")
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while not (run / "metrics.jsonl").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert "Traceback" not in errors
+    assert json.loads((run / "status.json").read_text())["state"] == "stopped"
+    assert steps_saved(run / "checkpoints")[-1] == trace(run)[-1][0]

@@ -1,0 +1,52 @@
+"""The documents are run: a newcomer who follows them gets what they say."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from selfsup.methods.table import table
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_page_on_adding_a_method_works_to_the_letter(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "selfsup", tmp_path / "selfsup", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    page = (ROOT / "docs/add-a-method.md").read_text()
+    files = re.findall(r"<!-- file: (\S+) -->\n```python\n(.*?)```", page, re.DOTALL)
+    assert [name for name, _ in files] == ["selfsup/methods/simsiam.py", "tests/methods/test_simsiam.py"]
+    for name, text in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    [line] = re.findall(r"<!-- line -->\n```python\n(.*?)```", page, re.DOTALL)
+    methods = tmp_path / "selfsup/methods/__init__.py"
+    methods.write_text(methods.read_text().replace('    "gan": "GAN",\n', '    "gan": "GAN",\n' + line))
+    np.save(tmp_path / "images.npy", np.random.default_rng(0).integers(0, 256, (32, 16, 16, 3), dtype=np.uint8))
+    for command in (
+        ["pytest", "-q", "tests/methods/test_simsiam.py", "-p", "no:cacheprovider"],
+        ["selfsup", "pretrain", "simsiam", "images.npy", "--steps", "2", "--batch-size", "8", "--out", "run", "--quiet"],
+        ["selfsup", "methods"],
+    ):
+        done = subprocess.run([sys.executable, "-m", *command], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert "simsiam" in done.stdout
+    assert (tmp_path / "run/encoder/model.safetensors").exists()
+
+
+def test_readme_has_the_table_of_methods() -> None:
+    assert table() in (ROOT / "README.md").read_text(), "put the output of `python -m selfsup.methods.table` into README.md"
+
+
+def test_every_line_of_the_tour_names_what_exists() -> None:
+    for name in re.findall(r"^\| `([\w/.]+)`", (ROOT / "docs/tour.md").read_text(), re.MULTILINE):
+        assert (ROOT / name).exists(), name
+
+
+def test_links_in_the_documents_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
