@@ -8,13 +8,15 @@ One line of JSON a run. What stands in the file already is skipped, and a run th
 
 Protocol: `selfsup.pretrain` for IMAGES / batch updates with the method's own recipe; vectors of the last checkpoint, of all 50,000 training
 and 10,000 test images without augmentation; kNN weighted, k = 200, temperature 0.1; linear: logistic regression, its penalty chosen on a
-fifth of the training set. "pretrain_seconds" is the training with its monitors and checkpoints, without the evaluation.
+fifth of the training set. "pretrain_seconds" is the training with its monitors and checkpoints, "evaluate_seconds" all that comes after it.
 
 Baselines beside the methods: `pixels` are the raw ones (cosine), `pixels_pca` those in as many dimensions as the encoder has, `untrained`
 the network at its start, `scratch` the network trained on all labels for IMAGES images.
 """
 
 import argparse
+import hashlib
+import itertools
 import json
 import time
 from pathlib import Path
@@ -22,11 +24,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import announce, inner_folder, setting, table
+from common import announce, append_line, inner_folder, read_lines, setting, table
 from torch import Tensor
 
 import selfsup
 from selfsup.data import Items, open_data, sequential
+from selfsup.engine.loop import Stopped
 from selfsup.evaluation.features import embed_items
 from selfsup.evaluation.knn import knn_top1
 from selfsup.evaluation.linear import linear_probe
@@ -38,60 +41,113 @@ from selfsup.tasks.plan import statistics
 from selfsup.views.crops import clean
 
 BASELINES = ("pixels", "pixels_pca", "untrained", "scratch")
-KEY = ("method", "images", "seed", "encoder", "options")
+MEASURED = ("knn_top1", "linear_top1", "pretrain_seconds", "evaluate_seconds")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="cifar10.zip, or a folder with train/CLASS/NAME and test/CLASS/NAME")
-    parser.add_argument("--methods", nargs="+", default=["simclr", "moco", "rotation", "denoising"], help=f"or any of {', '.join(BASELINES)}")
-    parser.add_argument("--images", nargs="+", type=int, default=[100_000], help="images seen in pretraining")
+    parser.add_argument(
+        "--methods", nargs="+", default=["simclr", "moco", "rotation", "denoising"], help=f"or any of {', '.join(BASELINES)}"
+    )
+    parser.add_argument("--images", nargs="+", type=int, default=[100_000], help="seen in pretraining")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--encoder", default="small")
-    parser.add_argument("--options", type=json.loads, default={}, help='given to pretrain as well, as JSON: \'{"temperature": 0.5}\'')
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--options", type=json.loads, default={}, help='given to pretrain as well, as JSON: {"temperature": 0.5}')
+    parser.add_argument("--evaluate", type=int, help="evaluate on so many images of each part, for a quick look; on all by default")
     parser.add_argument("--runs", type=Path, help="where run folders go; beside the results by default")
-    parser.add_argument("--limit", type=int, help="images of each part, for a quick look")
     parser.add_argument("--out", type=Path, required=True, help="JSON lines; what is in it is not done again")
     arguments = parser.parse_args()
     facts = setting()
     announce(facts)
-    train, test = (open_data(inner_folder(arguments.data, part)) for part in ("train", "test"))
-    if arguments.limit:
-        some = np.random.default_rng(0).permutation
-        train, test = (items.subset(np.sort(some(len(items))[: arguments.limit])) for items in (train, test))
-    done = read_lines(arguments.out)
-    for images in arguments.images:
-        for seed in arguments.seeds:
-            for method in arguments.methods:
-                wanted = {"method": method, "images": images, "seed": seed, "encoder": arguments.encoder, "options": arguments.options}
-                if any(all(line.get(key) == wanted[key] for key in KEY) for line in done):
-                    continue
-                print(f"{method}, {images:,} images, seed {seed}", flush=True)
-                line = {**wanted, **run(wanted, arguments, train, test), **facts}
-                append_line(arguments.out, line)
-                done.append(line)
-    table([{name: line.get(name) for name in ("method", "images", "seed", "encoder", *MEASURED)} for line in done])
+    train, test = (some(open_data(inner_folder(arguments.data, part)), arguments.evaluate) for part in ("train", "test"))
+    lines = read_lines(arguments.out)
+    for images, seed, method in itertools.product(arguments.images, arguments.seeds, arguments.methods):
+        wanted = {"method": method, "images": images, "seed": seed, "encoder": arguments.encoder, "batch": arguments.batch}
+        wanted |= {"options": arguments.options, "evaluated_on": [len(train), len(test)]}
+        if any(all(line.get(key) == value for key, value in wanted.items()) for line in lines):
+            continue
+        print(f"{method}, {images:,} images, seed {seed}", flush=True)
+        try:
+            measured = baseline(wanted, train, test) if method in BASELINES else pretrained(wanted, arguments, train, test)
+        except Stopped as signal:
+            raise SystemExit(f"{signal}: the run is saved; the same command goes on with it") from None
+        lines.append({**wanted, **measured, **facts})
+        append_line(arguments.out, lines[-1])
+    table([{name: line.get(name) for name in ("method", "images", "seed", "encoder", *MEASURED)} for line in lines])
 
 
-MEASURED = ("knn_top1", "linear_top1", "pretrain_seconds", "evaluate_seconds")
+def some(items: Items, count: int | None) -> Items:
+    """A fixed random part of the items, or all."""
+    return items if count is None else items.subset(np.sort(np.random.default_rng(0).permutation(len(items))[:count]))
 
 
-def run(wanted: dict[str, Any], arguments: argparse.Namespace, train: Items, test: Items) -> dict[str, Any]:
-    method, seed, images, found = wanted["method"], wanted["seed"], wanted["images"], {}
-    if method in BASELINES:
-        begin = time.perf_counter()
-        train_x, test_x, linear = baseline(wanted, train, test)
-        found["evaluate_seconds"] = time.perf_counter() - begin  # the training from scratch is in it
+def pretrained(wanted: dict[str, Any], arguments: argparse.Namespace, train: Items, test: Items) -> dict[str, Any]:
+    """Pretrain, or go on with what was stopped; then evaluate the last checkpoint."""
+    name = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:8]
+    run = (arguments.runs or arguments.out.parent / "runs") / f"{wanted['method']}-{wanted['images']}-{wanted['seed']}-{name}"
+    if (run / "config.json").exists():
+        selfsup.pretrain(resume=run)
     else:
-        folder = run_folder(arguments, wanted)
-        where = {"resume": folder} if (folder / "config.json").exists() else {"out": folder}
-        data = arguments.data if where.get("resume") is None and not arguments.limit else None
-        network = pretrain(data, where, wanted, inner_folder(arguments.data, "train") if not arguments.limit else None)
-        found |= network
-        encoder = selfsup.load(folder)
-        begin = time.perf_counter()
-        train_x, test_x = (embed_items(encoder.network, items, encoder.image_size) for items in (train, test))
-        linear = None
-        found["evaluate_seconds"] = time.perf_counter() - begin
-    del images, seed
-    return {**found, **evaluate(train_x, test_x, train, test, linear)}
+        selfsup.pretrain(
+            inner_folder(arguments.data, "train"),
+            wanted["method"],
+            steps=round(wanted["images"] / wanted["batch"]),
+            batch_size=wanted["batch"],
+            encoder=wanted["encoder"],
+            seed=wanted["seed"],
+            out=run,
+            **wanted["options"],
+        )
+    encoder, begin = selfsup.load(run), time.perf_counter()
+    vectors = [embed_items(encoder.network, items, encoder.image_size) for items in (train, test)]
+    found = evaluate(*vectors, train, test)
+    training = json.loads((run / "config.json").read_text())["training"]
+    how = {key: training[key] for key in ("steps", "optimizer", "lr", "weight_decay", "precision")}
+    spent = json.loads((run / "status.json").read_text())["seconds"]
+    return {**found, "pretrain_seconds": spent, "evaluate_seconds": time.perf_counter() - begin, "training": how, "run": str(run)}
+
+
+def baseline(wanted: dict[str, Any], train: Items, test: Items) -> dict[str, Any]:
+    """What the encoder has to beat; in seconds, the training of `scratch` counts as pretraining."""
+    begin, seed, size = time.perf_counter(), wanted["seed"], train.image_size
+    mean, std = statistics(train)
+
+    def build() -> Encoder:
+        return build_encoder(wanted["encoder"], channels=3, image_size=size, mean=mean, std=std)
+
+    torch.manual_seed(seed)
+    network, trained, direct = build(), 0.0, {}
+    if wanted["method"] == "pixels":
+        vectors = [torch.cat([clean(batch, size).flatten(1) for batch in sequential(items, 512)]) for items in (train, test)]
+    elif wanted["method"] == "pixels_pca":
+        vectors = list(pixels_pca(train, test, network.width, image_size=size, seed=seed))
+    elif wanted["method"] == "untrained":
+        vectors = [embed_items(network.eval(), items, size) for items in (train, test)]
+    else:
+        settings = {"image_size": size, "seed": seed, "images": wanted["images"]}
+        scratch = train_from_scratch(build, train, np.arange(len(train)), len(train.classes), **settings)
+        trained = time.perf_counter() - begin
+        vectors = [embed_items(scratch.embed, items, size) for items in (train, test)]
+        predicted = embed_items(scratch.predict, test, size).argmax(dim=1)
+        direct = {"own_classifier_top1": float((predicted == labels(test)).double().mean())}
+    found = evaluate(*vectors, train, test)
+    return {**found, **direct, "pretrain_seconds": trained, "evaluate_seconds": time.perf_counter() - begin - trained}
+
+
+def labels(items: Items) -> Tensor:
+    assert items.labels is not None
+    return torch.from_numpy(items.labels)
+
+
+def evaluate(train_x: Tensor, test_x: Tensor, train: Items, test: Items) -> dict[str, Any]:
+    """kNN and linear probe on vectors of all items."""
+    train_y, test_y = labels(train), labels(test)
+    linear = linear_probe(train_x, train_y, test_x, test_y)
+    knn = knn_top1(train_x, train_y, test_x, test_y)
+    return {"knn_top1": knn, "linear_top1": linear.top1, "linear_penalty": linear.weight_decay, "width": train_x.shape[1]}
+
+
+if __name__ == "__main__":
+    main()

@@ -84,6 +84,18 @@ def write_json(path: Path | None, document: Mapping[str, Any]) -> None:
         print(f"written to {path}")
 
 
+def append_line(path: Path, line: Mapping[str, Any]) -> None:
+    """Add one JSON object to a file of lines."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(json.dumps(line, default=str) + "\n")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file of lines; none where there is no file."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
 def median(values: Iterable[float]) -> float:
     return float(statistics.median(values))
 

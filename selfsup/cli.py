@@ -100,7 +100,8 @@ def _add_method(method: str) -> None:
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     facts = describe(method)
     command.__doc__ = f"{facts.title} {facts.paper}\n\nHidden: {facts.hidden}\n\nShown: {facts.shown}\n\nPredicted: {facts.predicted}"
-    pretrain_app.command(command, name=method)
+    if method not in list(pretrain_app):  # `run` may be called more than once in a process
+        pretrain_app.command(command, name=method)
 
 
 def _cli_type(hint: Any) -> Any:
@@ -148,6 +149,7 @@ def evaluate(
     best: bool = False,
     seed: int = 0,
     scratch_images: int | None = None,
+    flip: bool = True,
     json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
     quiet: bool = False,
 ) -> None:
@@ -160,7 +162,8 @@ def evaluate(
         protocol: any of knn, linear and few-label, with commas.
         best: of a run, the best checkpoint by the label-free measure instead of the last.
         seed: of the draws of few labels, the untrained network and the training from scratch.
-        scratch_images: items that the training from scratch on all labels sees; as many as the pretraining saw when not given.
+        scratch_images: items that the training from scratch on all labels sees; 10 epochs when not given.
+        flip: whether a mirrored image keeps its class, for the training from scratch.
         json_: print one JSON object.
         quiet: no progress on stderr.
     """
@@ -168,7 +171,7 @@ def evaluate(
     from selfsup.tasks.evaluate import evaluate as run_evaluation
 
     parts = tuple(p.strip() for p in protocol.split(",") if p.strip())
-    result = run_evaluation(encoder, train, test, protocol=parts, best=best, seed=seed, scratch_images=scratch_images, quiet=quiet)
+    result = run_evaluation(encoder, train, test, protocol=parts, best=best, seed=seed, scratch_images=scratch_images, flip=flip, quiet=quiet)
     if json_:
         print(json.dumps(result))
     else:
@@ -254,7 +257,7 @@ def _load_method(arguments: list[str]) -> None:
         _add_method(words[0])
     else:
         for method in METHODS:
-            if "--help" in arguments or "-h" in arguments:
+            if method not in list(pretrain_app):
                 pretrain_app.command(_stub(method), name=method)
 
 

@@ -3,7 +3,6 @@
 import argparse
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -45,21 +44,21 @@ def main() -> None:
         if arguments.data is None:
             everything = open_data(digits())
             train, test = split(everything)
-            # A mirrored digit is another sign and gray has no hue: crops are what can be hidden.
-            run = pretrain(train, "simclr", out=out, minutes=arguments.minutes)
+            # A mirrored digit is another sign, and an eighth of one may be any digit.
+            run = pretrain(train, "simclr", out=out, minutes=arguments.minutes, flip=0.0, smallest_crop=0.3)
         else:
             train, test = split(open_data(arguments.data))
             run = pretrain(train, "simclr", out=out, minutes=arguments.minutes)
-        _worth(run, train, test)
+        _worth(run, train, test, flip=arguments.data is not None)
     except (ValueError, OSError) as error:
         sys.exit(f"make demo: {error}")
 
 
-def _worth(run: Run, train: Items, test: Items) -> None:
+def _worth(run: Run, train: Items, test: Items, *, flip: bool) -> None:
     if train.labels is None or len(set(train.labels.tolist()) - {-1}) < 2:
         print(f"\nno sub-folders that name classes, so there is nothing to score; what the training itself says is on the page\nreport  {run.report}")
         return
-    result = evaluate(run.path, train, test, protocol=("knn", "linear", "few-label"), counts=(1, 10))
+    result = evaluate(run.path, train, test, protocol=("knn", "linear", "few-label"), counts=(1, 10), scratch_few_images=3_200, flip=flip)
     from rich.console import Console
 
     Console().print(as_table(result))

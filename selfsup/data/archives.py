@@ -113,7 +113,7 @@ class Members:
         if not inner:
             return names, where
         prefix = _find_folder(names, os.fsencode(inner).strip(b"/"), archive) + b"/"
-        rows = np.array([i for i in range(len(names)) if names.raw(i).startswith(prefix)], np.int64)
+        rows = np.fromiter((i for i in range(len(names)) if names.raw(i).startswith(prefix)), np.int64)
         self.scan.skipped = [s for s in self.scan.skipped if s[0].name.startswith(shown(prefix))]
         return Names.of(names.raw(int(i))[len(prefix) :] for i in rows), where[rows]
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from selfsup.data.decode import FLOAT, kind_of
-from selfsup.data.errors import BadDataError, Skipped
+from selfsup.data.decode import kind_of
+from selfsup.data.errors import BadDataError
 from selfsup.data.listing import Listing, Names, file_fingerprint
 
 _LABEL_KEYS = ("label", "labels", "y", "target", "targets")
@@ -186,11 +186,3 @@ def number_labels(labels: np.ndarray, names: tuple[str, ...] = ()) -> tuple[np.n
     text = np.array([str(value) for value in labels])
     known, numbers = np.unique(text, return_inverse=True)
     return numbers.astype(np.int64), tuple(str(value) for value in known)
-
-
-def vectors(source: ArraySource) -> tuple[np.ndarray, dict[int, Skipped]]:
-    """(N, D) as they are and the rows that cannot be used."""
-    return source.array, {i: Skipped(source.listing.names[i], reason) for i, reason in source.bad.items()}
-
-
-__all__ = ["FLOAT", "ArraySource", "array_source", "map_npy", "number_labels", "open_npy", "open_npz", "vectors"]

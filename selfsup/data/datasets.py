@@ -41,8 +41,7 @@ def open_dataset(dataset: Any, max_pixels: int, progress: Callable[[str, int, in
     Raises:
         ValueError: items of a kind that is not understood.
     """
-    first = split(dataset[0])[0] if len(dataset) else None
-    keep = isinstance(first, np.ndarray) and first.ndim == 1
+    keep = _holds_vectors(dataset)
     vectors: list[np.ndarray] = []
     heads, bad, labels = np.zeros((len(dataset), 4), np.int32), {}, []
     digest = hashlib.blake2b(digest_size=16)
@@ -71,12 +70,23 @@ def open_dataset(dataset: Any, max_pixels: int, progress: Callable[[str, int, in
     return DatasetSource(dataset, Listing(names, known, classes, (), 0, digest.hexdigest(), "dataset"), heads, bad)
 
 
+def _holds_vectors(dataset: Any) -> bool:
+    try:
+        first = split(dataset[0])[0]
+    except Exception:  # counted as a bad item soon
+        return False
+    return isinstance(first, np.ndarray) and first.ndim == 1
+
+
 def _as_array(labels: Sequence[Any]) -> np.ndarray | None:
     if all(label is None for label in labels):
         return None
     if any(isinstance(label, str) for label in labels):
         return np.array([str(label) for label in labels])
-    return np.array([-1 if label is None else int(label) for label in labels], np.int64)
+    try:
+        return np.array([-1 if label is None else int(label) for label in labels], np.int64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"labels of a dataset must be integers or strings, got {type(labels[0]).__name__}: {error}") from error
 
 
 def split(item: Any) -> tuple[np.ndarray | Image.Image, Any]:

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import (  # noqa: F401 importing a plugin registers its format; Pillow's own search would load all of its plugins
     BmpImagePlugin,
     GifImagePlugin,
@@ -107,7 +108,7 @@ def fitted(height: int, width: int, limit: int) -> tuple[int, int]:
     return max(1, round(height * shrink)), max(1, round(width * shrink))
 
 
-def pixels(raw: Raw, target: Target) -> np.ndarray:
+def pixels(raw: Raw, target: Target) -> UInt8[np.ndarray, "C h w"]:
     """Decode and shrink one item -> (C, h, w) uint8, h and w within the canvas.
 
     Raises:

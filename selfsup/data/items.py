@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from jaxtyping import Float32, Int64, UInt8
 
 from selfsup.data.arrays import ArraySource, map_npy
 from selfsup.data.decode import Target, to_uint8
@@ -45,7 +46,7 @@ class MappedStore:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["_path"])  # type: ignore[misc]
 
-    def gather(self, rows: np.ndarray) -> np.ndarray:
+    def gather(self, rows: Int64[np.ndarray, "B"]) -> UInt8[np.ndarray, "B C H W"]:
         """Copy rows out of the map."""
         return self._array[rows]
 
@@ -58,7 +59,7 @@ class ArrayStore:
     target: Target
     slow = False
 
-    def gather(self, rows: np.ndarray) -> np.ndarray:
+    def gather(self, rows: Int64[np.ndarray, "B"]) -> UInt8[np.ndarray, "B C H W"]:
         """Convert rows."""
         return np.ascontiguousarray(to_uint8(self.source.array[rows], self.target).transpose(0, 3, 1, 2))
 
@@ -70,7 +71,7 @@ class VectorStore:
     source: ArraySource
     slow = False
 
-    def gather(self, rows: np.ndarray) -> np.ndarray:
+    def gather(self, rows: Int64[np.ndarray, "B"]) -> Float32[np.ndarray, "B D"]:
         """Convert rows."""
         return self.source.array[rows].astype(np.float32)
 
@@ -83,7 +84,7 @@ class StreamedStore:
     target: Target
     slow = True
 
-    def gather(self, rows: np.ndarray) -> np.ndarray:
+    def gather(self, rows: Int64[np.ndarray, "B"]) -> UInt8[np.ndarray, "B C H W"]:
         """Decode rows in this process."""
         return batch(self.source, rows, self.target)
 

@@ -161,7 +161,7 @@ def is_hidden(name: bytes) -> bool:
 
 def unsafe(name: bytes) -> str | None:
     """Why a member's name may not be trusted, None when it may. Nothing is ever written, but such an archive was built to do harm."""
-    parts = name.replace(b"\\", b"/").split(b"/")
+    parts = name.split(b"/")
     if not parts[0] or (len(parts[0]) == 2 and parts[0][1:] == b":"):
         return "absolute path inside the archive"
     if b".." in parts:

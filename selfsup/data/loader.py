@@ -58,16 +58,18 @@ class Loader:
         self._items, self._batch_size, self._seed = items, batch_size, seed
         self._rank, self._world_size, self._start, self._workers = rank, world_size, start_step, workers
         self.steps_per_epoch = len(items) // (batch_size * world_size)
-        self._epoch, self._order = -1, np.empty(0, np.int64)
+        self._order = (-1, np.empty(0, np.int64))  # of one epoch; a pair, so that threads never see half of a change
 
     def index(self, step: int) -> np.ndarray:
         """(batch_size,) numbers of the items that this process sees at a step."""
         epoch, within = divmod(step, self.steps_per_epoch)
-        if epoch != self._epoch:
+        known, order = self._order
+        if epoch != known:
             generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((self._seed, epoch))))
-            self._epoch, self._order = epoch, generator.permutation(len(self._items))
+            order = generator.permutation(len(self._items))
+            self._order = (epoch, order)
         first = (within * self._world_size + self._rank) * self._batch_size
-        return self._order[first : first + self._batch_size]
+        return order[first : first + self._batch_size]
 
     def __iter__(self) -> Iterator[Batch]:
         return _batches(self._items, (self.index(step) for step in count(self._start)), self._workers)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Int64, UInt8
 
 from selfsup.data import decode
 from selfsup.data.decode import FLOAT, SIXTEEN, Target
@@ -64,7 +65,6 @@ def _store(
                 raise ValueError(f"its header promised {sizes[k].tolist()} pixels, it has {list(pixels.shape[1:])}")
             out[k, :, : pixels.shape[1], : pixels.shape[2]] = pixels
         except Exception as error:  # a decoder raises anything on hostile bytes; the item is counted as bad
-            out[k] = 0
             bad[i] = reason(error)
     if place is not None:
         path, begin = place
@@ -74,7 +74,7 @@ def _store(
     return bad
 
 
-def batch(source: Source, items: np.ndarray, target: Target) -> np.ndarray:
+def batch(source: Source, items: Int64[np.ndarray, "B"], target: Target) -> UInt8[np.ndarray, "B C H W"]:
     """Decode items -> (B, C, H, W) uint8.
 
     Raises:

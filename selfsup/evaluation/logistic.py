@@ -27,20 +27,19 @@ class LogisticRegression:
         rows: weight of every row in every problem, 0 leaves it out; one problem with all rows if None.
     """
 
-    def __init__(
-        self, x: Float[Tensor, "S N D"], y: Int[Tensor, "S N"], classes: int, rows: Float[Tensor, "S J N"] | None = None
-    ) -> None:
+    def __init__(self, x: Float[Tensor, "S N D"], y: Int[Tensor, "S N"], classes: int, rows: Float[Tensor, "S J N"] | None = None) -> None:
         sets, n, width = x.shape
         self.y, self.classes = y, classes
         share = x.new_ones(sets, 1, n) if rows is None else rows
         self.share = share / share.sum(dim=2, keepdim=True)
-        # With fewer rows than dimensions the optimum lies in the span of the rows: N coordinates in an orthonormal basis of it are enough.
-        self.basis: Tensor | None = None
+        # Coordinates along the principal axes of the rows. The optimum lies in the span of the rows: with N < D there are N axes.
+        basis: Tensor | None = None
         if n < width:
-            self.basis, triangle = torch.linalg.qr(x.transpose(1, 2))  # (S, D, N), (S, N, N)
-            x = triangle.transpose(1, 2).contiguous()
-        self.x = x
-        self.variances, self.axes = torch.linalg.eigh((x.transpose(1, 2) @ x).double() / n)  # (S, D), (S, D, D)
+            basis, triangle = torch.linalg.qr(x.transpose(1, 2))  # (S, D, N), (S, N, N)
+            x = triangle.transpose(1, 2)
+        self.variances, axes = torch.linalg.eigh((x.transpose(1, 2) @ x).double() / n)  # (S, K), (S, K, K)
+        self.x = x @ axes.to(x.dtype)
+        self.axes = axes if basis is None else basis.double() @ axes  # (S, D, K)
 
     def solve(self, l2: Float[Tensor, "S J"], *, start: Tensor | None = None, tolerance: float = 1e-4, iterations: int = 100) -> Tensor:
         """Minimise mean cross entropy (nats) + l2/2 |W|^2 in each problem; the bias is not penalised. Deterministic.
@@ -51,36 +50,27 @@ class LogisticRegression:
             tolerance: stop when the preconditioned gradient is shorter; the value is then within about tolerance^2 nats of its minimum.
             iterations: at most so many; problems with almost no penalty end here, close to their minimum.
         Returns:
-            The solution, for `weights` and for `start`: (S, J, coordinates + 1, C) in float64, its last row is the bias.
+            The solution along the principal axes, for `weights` and for `start`: (S, J, K + 1, C) in float64, the bias last.
         """
         l2 = l2.double()
         # At zero weights every class has probability 1/C, and the Hessian is that of least squares divided by C.
-        scale = ((self.variances.clamp(min=0) / self.classes)[:, None, :] + l2[:, :, None]).rsqrt()[..., None]  # (S, J, D, 1)
+        scale = ((self.variances.clamp(min=0) / self.classes)[:, None, :] + l2[:, :, None]).rsqrt()[..., None]  # (S, J, K, 1)
         scale = torch.cat([scale, torch.full_like(scale[:, :, :1], self.classes**0.5)], dim=2)  # the bias: a column of ones
-        axes = self.axes[:, None]
-
-        def weights_at(flat: Tensor) -> Tensor:
-            v = flat.view(*l2.shape, -1, self.classes) * scale
-            return torch.cat([axes @ v[:, :, :-1], v[:, :, -1:]], dim=2)
+        shape = (*scale.shape[:3], self.classes)
 
         def objective(flat: Tensor) -> tuple[Tensor, Tensor]:
-            w = weights_at(flat)
+            w = flat.view(shape) * scale
             value, gradient = _cross_entropy(self.x, self.y, self.share, w.to(self.x.dtype))
             value = value + 0.5 * l2 * w[:, :, :-1].square().sum(dim=(2, 3))
             gradient[:, :, :-1] += l2[:, :, None, None] * w[:, :, :-1]
-            gradient = torch.cat([axes.mT @ gradient[:, :, :-1], gradient[:, :, -1:]], dim=2) * scale
-            return value.flatten(), gradient.reshape(flat.shape)
+            return value.flatten(), (gradient * scale).reshape(flat.shape)
 
-        if start is None:
-            start = torch.zeros(*scale.shape[:3], self.classes, dtype=torch.float64, device=self.x.device)
-        begin = torch.cat([axes.mT @ start[:, :, :-1], start[:, :, -1:]], dim=2) / scale
-        return weights_at(_lbfgs(objective, begin.flatten(2).flatten(0, 1), tolerance, iterations))
+        begin = scale.new_zeros(shape) if start is None else start / scale
+        return _lbfgs(objective, begin.flatten(2).flatten(0, 1), tolerance, iterations).view(shape) * scale
 
     def weights(self, solution: Tensor) -> Float[Tensor, "S J width C"]:
         """(S, J, D + 1, C) weights for the rows' own D coordinates, the bias last; `logits_of` takes them."""
-        if self.basis is None:
-            return solution
-        return torch.cat([self.basis.double()[:, None] @ solution[:, :, :-1], solution[:, :, -1:]], dim=2)
+        return torch.cat([self.axes[:, None] @ solution[:, :, :-1], solution[:, :, -1:]], dim=2)
 
 
 class Scaling:
@@ -97,6 +87,7 @@ class Scaling:
         self.length = torch.where(length > 0, length, torch.ones_like(length))  # all rows alike: they become 0, not NaN
 
     def __call__(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
+        """Training or test rows in these units."""
         return (x - self.mean) / self.length
 
 

@@ -10,6 +10,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+COLLAPSED = 0.02  # deviation; freshly initialised networks have 0.1 and more
+NARROW = 0.02  # part of the directions; freshly initialised networks use 0.04 and more
+
 
 @torch.no_grad()
 def rankme(z: Float[Tensor, "B D"]) -> float:
@@ -29,7 +32,7 @@ def rankme(z: Float[Tensor, "B D"]) -> float:
 
 @torch.no_grad()
 def deviation(z: Float[Tensor, "B D"]) -> float:
-    """Mean over dimensions of the standard deviation of l2-normalised embeddings, times sqrt(D): 1 when they fill the sphere, 0 when all agree.
+    """Mean standard deviation of a dimension of normalised embeddings, times sqrt(D): 1 when they fill the sphere, 0 when all agree.
 
     Chen and He, CVPR 2021, section 4.1. https://arxiv.org/abs/2011.10566
     """
@@ -47,7 +50,7 @@ def alignment(z1: Float[Tensor, "B D"], z2: Float[Tensor, "B D"]) -> float:
 
 @torch.no_grad()
 def uniformity(z: Float[Tensor, "B D"]) -> float:
-    """Log of the mean over pairs of different rows of exp(-2 squared distance) on the sphere: 0 when all agree, near -4 when spread out; t = 2.
+    """Log of the mean over pairs of rows of exp(-2 squared distance) on the sphere: 0 when all agree, near -4 when spread out; t = 2.
 
     Wang and Isola, ICML 2020, section 4.1. https://arxiv.org/abs/2005.10242
 
@@ -60,3 +63,26 @@ def uniformity(z: Float[Tensor, "B D"]) -> float:
     exponent = 4 * (z @ z.T) - 4  # -2 |a - b|^2 = 4 a.b - 4 on the sphere
     off_diagonal = ~torch.eye(len(z), dtype=torch.bool, device=z.device)
     return float(exponent[off_diagonal].logsumexp(dim=0) - math.log(len(z) * (len(z) - 1)))
+
+
+def collapse_warning(rankme: float, deviation: float, width: int, *, rows: int | None = None) -> str | None:
+    """What is wrong with embeddings of these measures, and the likely cause, in plain words; None if nothing is.
+
+    Args:
+        rankme, deviation: as measured here, of vectors of length `width`.
+        rows: how many embeddings were measured, as their rank cannot be larger; None for no fewer than `width`.
+    """
+    if not (math.isfinite(rankme) and math.isfinite(deviation)):
+        return "the embeddings hold NaN or infinity: training has diverged; go back to an earlier checkpoint and lower the learning rate"
+    if deviation < COLLAPSED:
+        return (
+            f"complete collapse: all inputs get nearly the same embedding (deviation {deviation:.3f}, 1 is healthy). Likely cause: nothing "
+            "keeps embeddings apart, such as negatives, a stopped gradient or a slow teacher; or the learning rate is too high"
+        )
+    largest = width if rows is None else min(width, rows)
+    if rankme < 1 + NARROW * (largest - 1):
+        return (
+            f"dimensional collapse: embeddings use about {rankme:.1f} of {largest} directions. Likely cause: a shortcut solves the task, "
+            "as when views are too alike or show the same colours; or weight decay or temperature is too high"
+        )
+    return None

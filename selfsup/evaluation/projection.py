@@ -63,7 +63,7 @@ def _principal_plane(z: Tensor) -> Tensor:
 
 
 def _affinities(z: Tensor) -> tuple[Tensor, Tensor]:
-    """Nearest neighbours (M, k) of each point, k = 3 * perplexity, and p_j|i / 2M of each; the pair's p_ij is the sum of both directions."""
+    """Nearest neighbours (M, k) of each point, k = 3 * perplexity, and p_j|i / 2M of each; p_ij is the sum of both directions."""
     m = len(z)
     perplexity = min(PERPLEXITY, (m - 1) / 3)
     k = min(m - 1, int(3 * perplexity))

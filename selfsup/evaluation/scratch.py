@@ -3,7 +3,8 @@
 Axes: B images in a batch, C classes.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -14,11 +15,11 @@ from torch import Tensor, nn
 from selfsup.data import Items
 from selfsup.engine.optim import learning_rate, make_optimizers, set_learning_rate
 from selfsup.engine.train import train_step
-from selfsup.evaluation.features import evaluating
 from selfsup.method import Batch, Encoder, Method, Recipe
 from selfsup.views.crops import RandomCrop
 
 BATCH = 64
+SETTLING = 8  # batches, for the statistics of batch normalisation
 
 
 class Scratch(NamedTuple):
@@ -42,6 +43,7 @@ class Classifier(Method):
         self.views = RandomCrop(image_size, scale=(0.5, 1.0), flip=0.5 if flip else 0.0) if image_size > 0 else _vectors
 
     def loss(self, views: Batch) -> Tensor:
+        """Cross entropy, in nats."""
         return F.cross_entropy(self.scores(views["image"]).float(), views["label"])
 
 
@@ -78,14 +80,7 @@ def train_from_scratch(
     Raises:
         ValueError: no labels, none at `index`, unknown ones among them, or a budget below one image.
     """
-    if items_train.labels is None or len(index) == 0:
-        raise ValueError(f"training from scratch needs labelled items, got {len(index)} of {items_train.source}, which "
-                         f"{'has no labels' if items_train.labels is None else 'has some'}")
-    if images < 1:
-        raise ValueError(f"training from scratch needs a budget of at least 1 image, got {images}")
-    used = items_train.labels[index]
-    if used.min() < 0 or used.max() >= classes:
-        raise ValueError(f"labels to train on must be 0 to {classes - 1}, got {used.min()} to {used.max()}; leave out items without a class")
+    _check(items_train, index, classes, images)
     device, steps = torch.device(device), -(-images // BATCH)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -99,8 +94,43 @@ def train_from_scratch(
             train_step(method, [views], optimizers, autocast=autocast)
             if progress is not None:
                 progress(min((step + 1) * BATCH, images), images)
+        settle_statistics(method.scores, (method.views(batch, generator)["image"] for batch in _some(items_train, index, seed, device)))
     method.eval().requires_grad_(False)
     return Scratch(method.encoder, method.scores)
+
+
+@torch.no_grad()
+def settle_statistics(network: nn.Module, inputs: Iterable[Tensor]) -> None:
+    """Batch normalisation's statistics as the plain mean over `inputs`; leaves the network in training mode.
+
+    Running averages lag a hundred steps behind: after 25 steps a net that knows 92 % of its test digits shows 68 % with them.
+    """
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    before = [m.momentum for m in norms]
+    for m in norms:
+        m.reset_running_stats()
+        m.momentum = None  # cumulative
+    network.train()
+    if norms:
+        for x in inputs:
+            network(x)
+    for m, momentum in zip(norms, before, strict=True):
+        m.momentum = momentum
+
+
+def _check(items: Items, index: np.ndarray, classes: int, images: int) -> None:
+    if items.labels is None or len(index) == 0:
+        raise ValueError(f"training from scratch needs labelled items, got {len(index)} of {items.source} ({len(items)} items)")
+    if images < 1:
+        raise ValueError(f"training from scratch needs a budget of at least 1 image, got {images}")
+    used = items.labels[index]
+    if used.min() < 0 or used.max() >= classes:
+        raise ValueError(f"labels must be 0 to {classes - 1}, got {used.min()} to {used.max()}; leave out items without a class")
+
+
+def _some(items: Items, index: np.ndarray, seed: int, device: torch.device) -> Iterator[Batch]:
+    for batch in islice(_batches(items, index, seed + 1), SETTLING):
+        yield {name: value.to(device) for name, value in batch.items()}
 
 
 def _batches(items: Items, index: np.ndarray, seed: int) -> Iterator[Batch]:
@@ -115,5 +145,5 @@ def _batches(items: Items, index: np.ndarray, seed: int) -> Iterator[Batch]:
         yield items.batch(index[chosen]) if whole is None else {name: value[chosen] for name, value in whole.items()}
 
 
-def _vectors(batch: Batch, generator: torch.Generator) -> Batch:
+def _vectors(batch: Batch, _: torch.Generator) -> Batch:
     return {"image": batch["vector"], "label": batch["label"]}

@@ -44,7 +44,7 @@ def accuracy(run: Run) -> dict[str, Any] | None:
     measures = [name for name in FULL if any(row[name] is not None for row in full.values())]
     if not counts and not measures:
         return None
-    focus = _focus(few["encoder"] or {count: None for count in counts})
+    focus = _focus(few["encoder"] or dict.fromkeys(counts))
     protocol = run.evaluation.get("protocol")
     return {
         "counts": counts,
@@ -55,7 +55,7 @@ def accuracy(run: Run) -> dict[str, Any] | None:
             {"key": key, "name": ROWS[key][0], "points": [[count, *row[count]] for count in sorted(row)]} for key, row in few.items() if row
         ],
         "focus": focus,
-        "protocol": list(protocol.items()) if isinstance(protocol, dict) else [],
+        "protocol": [(key, value) for key, value in protocol.items() if value not in (None, [], {})] if isinstance(protocol, dict) else [],
     }
 
 
@@ -63,9 +63,11 @@ def _few_label(stored: Any) -> dict[int, Measured]:
     """Labels a class -> accuracy, of the entries that are whole."""
     row = {}
     for key, entry in stored.items() if isinstance(stored, dict) else ():
-        values = [real(lookup(entry, name)) for name in Measured._fields]
-        if key.isascii() and key.isdigit() and len(key) < 10 and int(key) > 0 and None not in values:
-            row[int(key)] = Measured(*values)
+        mean, low, high = (real(lookup(entry, name)) for name in Measured._fields)
+        if mean is None or low is None or high is None:
+            continue
+        if key.isascii() and key.isdigit() and len(key) < 10 and int(key) > 0:
+            row[int(key)] = Measured(mean, low, high)
     return row
 
 
@@ -126,9 +128,7 @@ def _elsewhere(few: dict, focus: int) -> list[str]:
         if below:
             sentences.append(f"With {listing(below)} labels per class it is below {name}.")
     if len(sentences) == 0 and len(few["encoder"]) > 1:
-        compared = [
-            _side(few["encoder"][count], few[key][count]) for key in IN_A_SENTENCE for count in few["encoder"] if count in few[key]
-        ]
+        compared = [_side(few["encoder"][count], few[key][count]) for key in IN_A_SENTENCE for count in few["encoder"] if count in few[key]]
         if compared and min(compared) > 0:
             sentences.append("It is above all of them by more than the intervals at every number of labels.")
     return sentences

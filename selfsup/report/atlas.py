@@ -18,7 +18,7 @@ QUERIES = 8
 COLOURS = 10
 """Colours that the style sheet can tell apart, also for the colour-blind; classes beyond are grey until they are picked."""
 
-LONGEST_NAME = 60
+LONGEST_NAME, LONGEST_CLASS = 60, 30
 
 
 def atlas(run: Run) -> dict[str, Any] | str:
@@ -100,7 +100,11 @@ def _classes(run: Run, sample: Sample) -> dict[str, Any]:
     coloured = sorted(ordered[:COLOURS])
     # Ten classes or fewer stand in their own order, as in the data; more of them by size, those with a colour first.
     legend = coloured + ([] if len(ordered) <= COLOURS else ordered[COLOURS:])
-    return {"classes": {label: [head(names[label], LONGEST_NAME), sizes[label]] for label in legend}, "order": legend, "coloured": coloured}
+    return {
+        "classes": {label: [head(names[label], LONGEST_CLASS), sizes[label]] for label in legend},
+        "order": legend,
+        "coloured": coloured,
+    }
 
 
 def _rows(

@@ -115,7 +115,7 @@ function drawCurve(figure, curve, best, range, cursor) {
   const output = figure.querySelector("output");
   const svg = shape(box, "svg", { tabindex: 0, role: "slider", height: 132, "aria-label": curve.title, "aria-valuemin": range[0], "aria-valuemax": range[1] });
   const [low, high] = extent([...curve.low, ...curve.high], 0.06);
-  const edge = { left: 40, right: 10, top: 8, bottom: 22 };
+  const edge = { left: 44, right: 10, top: 8, bottom: 22 };
   const bottom = 132 - edge.bottom;
   const y = (v) => (v === null ? null : edge.top + ((high - v) / (high - low)) * (bottom - edge.top));
   let x = (step) => step;
@@ -186,8 +186,10 @@ function drawCurve(figure, curve, best, range, cursor) {
     const move = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -10, PageUp: 10, Home: -1e9, End: 1e9 }[event.key];
     if (move === undefined) return;
     event.preventDefault();
-    const at = cursor.step === null ? curve.x.length - 1 : nearest(curve.x, cursor.step);
-    cursor.set(curve.x[Math.min(curve.x.length - 1, Math.max(0, at + (cursor.step === null && move < 0 ? 0 : move)))]);
+    const last = curve.x.length - 1;
+    // The first small step only shows the cursor, at the end.
+    const to = cursor.step !== null ? nearest(curve.x, cursor.step) + move : move === -1e9 ? 0 : last;
+    cursor.set(curve.x[Math.min(last, Math.max(0, to))]);
   });
   cursor.listeners.push(show);
   onResize(box, draw);

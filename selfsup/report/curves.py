@@ -22,12 +22,17 @@ KNOWN = {
     ),
     "lr": ("Learning rate", "small", "Climbs during the warm-up; a finished run with a cosine schedule ends near zero."),
     "items_per_second": ("Items per second", "compact", "Speed of the whole loop, data included. Dips are other work on the machine."),
+    "gradient_norm": ("Gradient norm", "number", "Length of the gradient. Spikes are unstable steps: a smaller learning rate helps."),
     "rankme": (
         "Effective rank (RankMe)",
         "number",
         "How many directions the vectors really use, from 1 to their width. Needs no labels; near 1 they have collapsed.",
     ),
-    "deviation": ("Deviation", "number", "Spread of the vectors in each dimension: 1 fills the sphere, near 0 all images get the same vector."),
+    "deviation": (
+        "Deviation",
+        "number",
+        "Spread of the vectors in each dimension: 1 fills the sphere, near 0 all images get the same vector.",
+    ),
     "alignment": (
         "Alignment",
         "number",
@@ -45,7 +50,7 @@ KNOWN = {
 NOT_FINITE = {"nan", "inf", "-inf"}
 """How values that JSON has no number for stand in metrics.jsonl."""
 
-NOT_CURVES = {"step", "images", "seconds", "epoch", "progress"}
+NOT_CURVES = {"step", "images", "seconds", "epoch", "progress", "warning"}
 
 
 def curves(run: Run) -> tuple[list[dict[str, Any]], list[str]]:
@@ -71,26 +76,25 @@ def curves(run: Run) -> tuple[list[dict[str, Any]], list[str]]:
     return drawn, own[LARGEST_EXTRA:]
 
 
-def thin(x: Sequence[float], y: Sequence[float | None], points: int = POINTS) -> dict[str, list[float | None]]:
+def thin(x: Sequence[int | float], y: Sequence[float | None], points: int = POINTS) -> dict[str, list[int] | list[float | None]]:
     """At most `points` points: each is the mean of an equal stretch of values, and carries its lowest and highest value.
 
     Args:
         x, y: of one length; None in y is a value that was not finite.
 
     Returns:
-        x, y, low and high, of one length. Where nothing had to be thinned, y, low and high are equal.
+        x (whole steps), y, low and high, of one length. Where nothing had to be thinned, y, low and high are equal.
     """
     steps = np.array(x, dtype=np.float64)
     values = np.array([np.nan if value is None else value for value in y], dtype=np.float64)
-    stretches = np.array_split(np.arange(len(values)), min(points, len(values)))
-    rows = []
-    for stretch in stretches:
+    places: list[int] = []
+    rows: list[tuple[float | None, ...]] = []
+    for stretch in np.array_split(np.arange(len(values)), min(points, len(values))):
         known = values[stretch][~np.isnan(values[stretch])]
+        places.append(round(float(steps[stretch].mean())))
         # A stretch without any value stays as a gap; its neighbours must not be joined across it.
-        measured = [known.mean(), known.min(), known.max()] if len(known) else [None, None, None]
-        rows.append((round(float(steps[stretch].mean())), *measured))
-    names = ("x", "y", "low", "high")
-    return {name: [_short(row[i]) for row in rows] for i, name in enumerate(names)}
+        rows.append((known.mean(), known.min(), known.max()) if len(known) else (None, None, None))
+    return {"x": places} | {name: [_short(row[i]) for row in rows] for i, name in enumerate(("y", "low", "high"))}
 
 
 def _measured(value: Any) -> bool:

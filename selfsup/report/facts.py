@@ -94,7 +94,7 @@ def _training(run: Run) -> list[Fact]:
         ("Learning rate", _said(said("lr"))),
         ("Schedule", schedule),
         ("Weight decay", _said(said("weight_decay"))),
-        ("Seed", _said(said("seed"))),
+        ("Seed", UNKNOWN if said("seed") is None else str(said("seed"))),
     ]
 
 

@@ -114,6 +114,7 @@ def _metrics(run: Path) -> tuple[list[dict[str, Any]], int]:
     unreadable = 0
     with (run / "metrics.jsonl").open(encoding="utf-8", errors="replace") as file:
         for text in file:
+            line: dict[str, Any] = {}
             try:
                 line = _visible(json.loads(text))
                 step = real(line["step"])

@@ -19,7 +19,7 @@ from selfsup.report.pictures import data_uris
 from selfsup.report.words import compact, count, head, listing, plain, tail, visible
 
 HERE = Path(__file__).parent
-SCRIPTS = ("charts.js", "map.js", "page.js")
+SCRIPTS = ("charts.js", "map.js", "controls.js", "page.js")
 SKIPPED_SHOWN = 200
 WARNINGS_SHOWN = 20
 
@@ -58,7 +58,8 @@ def _environment() -> Environment:
     )
     # No NaN: JSON.parse refuses it, and with it the whole page's data. No ASCII escapes: names in other scripts are long enough.
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "allow_nan": False, "separators": (",", ":")}
-    environment.filters |= {"count": count, "compact": compact, "plain": plain, "head": head, "tail": tail, "labels": labels, "listing": listing}
+    filters = (count, compact, plain, head, tail, labels, listing)
+    environment.filters |= {function.__name__: function for function in filters}
     return environment
 
 
@@ -81,7 +82,7 @@ def _contents(run: Run) -> dict[str, Any]:
         "facts": facts.facts(run),
         "options": facts.options(run),
         "settings": facts.settings(run),
-        "command": head(plain(run.config.get("command") or "not recorded"), 4000),
+        "command": _command(run),
         "curves": drawn,
         "curves_left_out": left_out,
         "best": facts.best(run),
@@ -98,6 +99,13 @@ def _contents(run: Run) -> dict[str, Any]:
         },
         **_inlined(len(run.views or ())),
     }
+
+
+def _command(run: Run) -> str:
+    command = run.config.get("command")
+    if command == "python":
+        return "# started from Python, not from the command line"
+    return head(plain(command) if command else "not recorded", 4000)
 
 
 def _examples(run: Run) -> list[list[dict[str, str]]] | None:

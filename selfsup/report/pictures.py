@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-SPRITE_BYTES = 1_100_000
+SPRITE_BYTES = 1_000_000
 """Largest sprite, as PNG; base64 adds a third, and the page shall stay under 3 MB."""
 
 PICTURES_BYTES = 260_000
@@ -42,7 +42,8 @@ def sprite(thumbnails: np.ndarray) -> dict[str, Any]:
     encoded, side = "", 0
     for side, palette in tries:
         last = (side, palette) == tries[-1]
-        if not last and _bytes(_reduced(part, side, palette)) * len(thumbnails) / len(part) > 1.2 * SPRITE_BYTES:
+        share = len(part) / len(thumbnails)
+        if share < 1 and not last and _bytes(_reduced(part, side, palette)) / share > 1.2 * SPRITE_BYTES:
             continue
         encoded = _reduced(thumbnails, side, palette)
         if _bytes(encoded) <= SPRITE_BYTES:
@@ -93,5 +94,5 @@ def _picture(image: np.ndarray) -> Image.Image:
 
 def _encode(picture: Image.Image) -> str:
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
+    picture.save(buffer, "PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

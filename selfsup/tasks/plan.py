@@ -232,8 +232,8 @@ def open_again(config: Mapping[str, Any], data: Any = None, *, allow_change: boo
         raise ValueError(f"this run's data was {said['source']} in memory; go on from Python: selfsup.pretrain(data, resume=...)")
     items = open_data(
         source,
-        image_size=said["image_size"] or None,
-        channels=said["channels"] if said["image_size"] else None,
+        image_size=size,
+        channels=said["channels"] if size else None,
         progress=progress,
         **said["settings"],
     )

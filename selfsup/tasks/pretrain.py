@@ -87,7 +87,8 @@ def pretrain(
     """Train an encoder on items without labels.
 
     Args:
-        data: a folder, .zip, .tar, .npy, .npz or parquet; from Python also an array (N, H, W, C) uint8, a Dataset, or a list of paths.
+        data: a folder, .zip, .tar, .npy, .npz or parquet; from Python also an array (N, H, W, C) uint8, a Dataset, a list of paths,
+            or what `selfsup.data.open_data` gave.
         method: one of `selfsup methods`.
         out: the run's folder; runs/METHOD-TIME when not given.
         epochs: how long: passes over the data. Without epochs, steps or minutes: a million items, at most 200 epochs.
@@ -137,7 +138,9 @@ def pretrain(
     settings = {"cache": cache, "max_bad": max_bad, "workers": workers}
     largest = 224 if isinstance(encoder, str) and encoder.startswith(("resnet", "vit")) else 64
     say = _decoding(progress)
-    items = open_data(data, image_size=image_size, largest=largest, channels=channels, progress=say, **settings)
+    items = data
+    if not isinstance(data, Items):
+        items = open_data(data, image_size=image_size, largest=largest, channels=channels, progress=say, **settings)
     config = make_config(
         items,
         method,

@@ -72,7 +72,8 @@ def test_batches_are_what_items_give(photos: Callable[..., Path]) -> None:
 
 def test_the_number_of_workers_changes_nothing(photos: Callable[..., Path]) -> None:
     folder = photos(per_class=6)
-    for items in (open_data(folder, cache=False), open_data(folder)):
+    (folder / "cat" / "2.png").write_bytes(b"bad")
+    for items in (open_data(folder, cache=False, max_bad=0.1), open_data(folder, max_bad=0.1)):
         runs = [list(islice(Loader(items, 4, seed=2, workers=workers), 7)) for workers in (0, 1, 2)]
         for run in runs[1:]:
             for batch, truth in zip(run, runs[0], strict=True):

@@ -234,8 +234,9 @@ def test_mistakes_are_named() -> None:
         moco(bn_splits=4).loss(two_views(7))
 
 
-def one_step(views: Batch, spy: Callable[[torch.Tensor], object] = lambda _: None) -> dict[str, torch.Tensor]:
+def two_steps(views: Batch, seed: int = 0, spy: Callable[[torch.Tensor], object] = lambda _: None) -> dict[str, torch.Tensor]:
     method = moco(norm=False, queue_size=11)
+    torch.manual_seed(seed)  # the method's own randomness differs from process to process
     method.key_encoder.register_forward_pre_hook(lambda _m, args: spy(args[0]))
     out: dict[str, torch.Tensor] = {}
     for i in range(2):  # the second step meets the first one's keys
@@ -253,9 +254,8 @@ def one_of_two_processes(number: int, folder: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=number, world_size=2)
     views = two_views(8)
     mine = {key: value[4 * number : 4 * number + 4] for key, value in views.items()}
-    torch.manual_seed(number)
     seen: list[torch.Tensor] = []
-    out = one_step(mine, seen.append)
+    out = two_steps(mine, number, seen.append)
     dist.all_reduce(out["loss0"]), dist.all_reduce(out["loss1"])
     out["loss0"], out["loss1"] = out["loss0"] / 2, out["loss1"] / 2
     out["of_first_half"] = torch.stack([(views["second"][:4] == image).flatten(1).all(dim=1).any() for image in seen[0]])
@@ -267,7 +267,7 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
     code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_moco as t; from pathlib import Path; "
     runs = [subprocess.Popen([sys.executable, "-c", code + f"t.one_of_two_processes({i}, Path({str(tmp_path)!r}))"]) for i in range(2)]
     assert [run.wait(timeout=120) for run in runs] == [0, 0]
-    expected = one_step(two_views(8))
+    expected = two_steps(two_views(8))
     for i in range(2):
         out = torch.load(tmp_path / f"{i}.pt")
         of_first_half = out.pop("of_first_half")

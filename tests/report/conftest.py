@@ -63,12 +63,13 @@ def metric_lines(steps: int = 1400, every: int = 10) -> list[dict[str, Any]]:
         at = {"step": step, "images": 256 * step, "seconds": 85 * progress}
         lr = 1e-3 * min(progress / 0.05, 0.5 * (1 + math.cos(math.pi * progress)))
         loss = 4.1 + 2.1 * math.exp(-6 * progress) + noise.normal(0, 0.05)
-        lines.append({**at, "loss": loss, "lr": lr, "items_per_second": 4200 + noise.normal(0, 160), "accuracy": 0.9 - 0.8 * math.exp(-5 * progress)})
+        speed, accuracy = 4200 + noise.normal(0, 160), 0.9 - 0.8 * math.exp(-5 * progress)
+        lines.append({**at, "loss": loss, "lr": lr, "items_per_second": speed, "accuracy": accuracy})
         if math.floor(10 * progress) > math.floor(10 * (step - every) / steps):
             rank = 4 + 60 * progress**0.7 * (1.1 - 0.25 * progress)
             shape = {"deviation": 0.3 + 0.5 * progress**0.5, "alignment": 0.9 - 0.5 * progress, "uniformity": -0.6 - 2.4 * progress**0.6}
             lines.append({**at, "rankme": rank, **shape, "knn_top1": 0.62 + 0.34 * progress**0.5})
-    warning = "The vectors use only 4.2 of 128 directions: the encoder is about to collapse. Likely cause: the learning rate is too high early on."
+    warning = "The vectors use only 4.2 of 128 directions: the encoder is about to collapse. Likely cause: a learning rate too high."
     for step in (20, 30, 40):
         lines.append({"step": step, "images": 256 * step, "seconds": 85 * step / steps, "warning": warning})
     return sorted(lines, key=lambda line: line["step"])
@@ -95,7 +96,7 @@ def sample_arrays() -> dict[str, Any]:
     images, labels = load_digits(return_X_y=True)
     draw = np.random.default_rng(0)
     keep = np.sort(draw.permutation(len(images))[:240])
-    pixels = (images[keep].reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8).repeat(4, axis=1).repeat(4, axis=2)
+    pixels = (images[keep].reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
     z = images[keep] @ draw.normal(size=(64, 48)) / 30 + 2.0 * draw.normal(size=(10, 48))[labels[keep]]
     names = [f"{labels[i]}/digit-{i:04d}.png" for i in keep]
     return {"embeddings": z.astype(np.float32), "thumbnails": pixels, "labels": labels[keep], "names": names}
@@ -126,7 +127,7 @@ PAYLOADS = (
     "<object data=http://evil.example/22></object><embed src=http://evil.example/22>",
     "{{ 7 * 7 }}{% include '/etc/passwd' %}${alert(23)}",
     "\\u003cscript\\u003ealert(24)\\u003c/script\\u003e\u2028alert(24)",
-    "\u202e<math><mtext></title><img src=http://evil.example/25.png onerror=alert(25)>\ud800\x00",
+    "\u202e\x00<math><mtext></title><img src=http://evil.example/25.png onerror=alert(25)>\ud800",
 )
 """File names and the like that want to be markup or script; the last one also turns the text around, and is no valid UTF-8."""
 
@@ -176,7 +177,7 @@ def fake_run(run: Path) -> Path:
     arrays = sample_arrays()
     save_sample(run, **arrays)
     original = arrays["thumbnails"][:8]
-    shifted = {"first": np.roll(original, 5, axis=2) // 2 + 40, "second": np.flip(np.roll(original, -4, axis=1), axis=2).copy()}
+    shifted = {"first": np.roll(original, 1, axis=2) // 2 + 40, "second": np.flip(np.roll(original, -1, axis=1), axis=2).copy()}
     save_views(run, original, shifted)
     (run / "encoder").mkdir()
     weights = {"net.0.weight": np.zeros((64, 1, 3, 3), np.float32), "net.1.running_mean": np.zeros(64, np.float32)}

@@ -2,7 +2,6 @@
 
 import base64
 import io
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,8 @@ def test_neighbours_are_the_most_similar_others(tmp_path: Path) -> None:
     similarity = unit @ unit.T
     for i, near in enumerate(found["map"]["neighbours"]):
         naive = sorted((j for j in range(60) if j != i), key=lambda j: -similarity[i, j])[:NEIGHBOURS]
-        assert near == naive
+        np.testing.assert_allclose(similarity[i, near], similarity[i, naive], atol=1e-6)  # copies may come in any order
+        assert len({*near, i}) == NEIGHBOURS + 1
     for row in found["rows"]:
         assert row["name"] not in [near["name"] for near in row["neighbours"]]
     assert len(found["rows"]) == QUERIES
@@ -88,7 +88,7 @@ def test_every_thumbnail_is_in_its_tile(shape: tuple[int, ...]) -> None:
         assert np.asarray(picture.convert("L"))[middle[1], middle[0]] == gray
 
 
-def test_pictures_shrink_until_they_fit(make_run: Callable[[], Path]) -> None:
+def test_pictures_shrink_until_they_fit() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (2000, 32, 32, 3), dtype=np.uint8)
     sheet = sprite(noise)
     assert len(base64.b64decode(sheet["image"].partition(",")[2])) <= SPRITE_BYTES

@@ -6,40 +6,37 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from selfsup.report.curves import KNOWN, POINTS, curves, thin, trained, warnings
 from selfsup.report.folder import read_run
 
-VALUES = st.lists(st.one_of(st.none(), st.floats(-1e3, 1e3)), min_size=1, max_size=700)
 
-
-@given(VALUES)
-def test_thinning_keeps_extremes_order_and_gaps(values: list[float | None]) -> None:
-    x = [float(10 * i) for i in range(len(values))]
-    short = thin(x, values, 50)
-    assert len(short["x"]) == len(short["y"]) == len(short["low"]) == len(short["high"]) == min(50, len(values))
+@pytest.mark.parametrize("length", [1, 2, 49, 50, 51, 333, 700])
+@pytest.mark.parametrize("gaps", [0.0, 0.3, 0.97, 1.0])
+def test_thinning_keeps_extremes_order_and_gaps(length: int, gaps: float) -> None:
+    draw = np.random.default_rng(length)
+    values = [None if draw.random() < gaps else float(draw.normal()) for _ in range(length)]
+    short = thin([10 * i for i in range(length)], values, 50)
+    assert len(short["x"]) == len(short["y"]) == len(short["low"]) == len(short["high"]) == min(50, length)
     assert short["x"] == sorted(short["x"])
-    known = [value for value in values if value is not None]
-    kept = [(low, y, high) for low, y, high in zip(short["low"], short["y"], short["high"], strict=True) if y is not None]
-    assert bool(known) == bool(kept)
-    if known:
-        assert min(low for low, _, _ in kept) == pytest.approx(min(known), rel=1e-4)
-        assert max(high for _, _, high in kept) == pytest.approx(max(known), rel=1e-4)
-        assert all(low - 1e-2 <= y <= high + 1e-2 for low, y, high in kept)
-    if len(values) <= 50:
-        assert [value is None for value in values] == [y is None for y in short["y"]]
+    for stretch, y, low, high in zip(
+        np.array_split(np.arange(length), min(50, length)), short["y"], short["low"], short["high"], strict=True
+    ):
+        known = [values[i] for i in stretch if values[i] is not None]
+        if known:
+            assert (y, low, high) == pytest.approx((sum(known) / len(known), min(known), max(known)), rel=1e-4, abs=1e-9)
+        else:
+            assert (y, low, high) == (None, None, None)
 
 
-def test_one_spike_in_five_thousand_lines_is_still_there() -> None:
-    values = np.sin(np.arange(5000) / 700)
+def test_one_spike_in_thousands_of_lines_is_still_there() -> None:
+    values = np.sin(np.arange(16 * POINTS) / 700)
     values[3333] = 40
-    short = thin([float(i) for i in range(5000)], values.tolist())
+    short = thin([float(i) for i in range(16 * POINTS)], values.tolist())
     assert len(short["y"]) == POINTS
     assert max(short["high"]) == 40
-    assert short["x"][int(np.argmax(short["high"]))] == pytest.approx(3333, abs=5000 / POINTS)
-    assert np.mean(short["y"]) == pytest.approx(values.mean(), abs=1e-3)
+    assert short["x"][int(np.argmax(short["high"]))] == pytest.approx(3333, abs=16)
+    assert np.mean(short["y"]) == pytest.approx(values.mean(), abs=1e-4)
 
 
 def run_of(folder: Path, *lines: dict | str) -> Path:
@@ -59,7 +56,13 @@ def test_steps_that_a_resumed_run_makes_again_count_once(tmp_path: Path) -> None
 
 
 def test_values_that_are_not_finite_leave_gaps_and_are_counted(tmp_path: Path) -> None:
-    lines = [{"step": 1, "loss": 3.0}, {"step": 2, "loss": "nan"}, '{"step": 3, "loss": NaN}', '{"step": 4, "loss": 1e999}', {"step": 5, "loss": 2}]
+    lines = [
+        {"step": 1, "loss": 3.0},
+        {"step": 2, "loss": "nan"},
+        '{"step": 3, "loss": NaN}',
+        '{"step": 4, "loss": 1e999}',
+        {"step": 5, "loss": 2},
+    ]
     drawn, _ = curves(read_run(run_of(tmp_path, *lines)))
     assert drawn[0]["y"] == [3.0, None, None, None, 2.0]
     assert drawn[0]["meaning"].endswith("3 of 5 values are not finite and leave gaps.")
@@ -67,7 +70,9 @@ def test_values_that_are_not_finite_leave_gaps_and_are_counted(tmp_path: Path) -
 
 
 def test_known_curves_come_first_and_a_methods_own_follow(tmp_path: Path) -> None:
-    lines = [{"step": 1, "images": 8, "seconds": 1, "d_loss": 1, "zeta": 2, "knn_top1": 0.5, "lr": 1, "loss": 1, "note": "text", "ok": True}]
+    lines = [
+        {"step": 1, "images": 8, "seconds": 1, "d_loss": 1, "zeta": 2, "knn_top1": 0.5, "lr": 1, "loss": 1, "note": "text", "ok": True}
+    ]
     drawn, left_out = curves(read_run(run_of(tmp_path, *lines)))
     assert [curve["key"] for curve in drawn] == ["loss", "lr", "knn_top1", "d_loss", "zeta"]
     assert [curve["title"] for curve in drawn][-2:] == ["D loss", "Zeta"]

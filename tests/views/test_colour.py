@@ -122,7 +122,7 @@ def test_blur_is_the_convolution_with_its_own_sigma(side: int, kernel: int, monk
 
 
 def test_narrow_blurs_may_skip_far_taps_only_below_a_step() -> None:
-    x = (torch.rand(1, 1, 40, 40, generator=torch.Generator().manual_seed(0)) > 0.5).float()
+    x = (torch.rand(1, 1, 24, 24, generator=torch.Generator().manual_seed(0)) > 0.5).float()
     for sigma in (0.1, 0.3, 0.5, 1.0):
         torch.testing.assert_close(
             gaussian_blur(x, torch.tensor([sigma]), 23)[:, 0], naive_blur(x[:, 0], sigma, 23), rtol=0, atol=STEP / 10
