@@ -36,6 +36,7 @@ from selfsup.evaluation.linear import linear_probe
 from selfsup.evaluation.pca import pixels_pca
 from selfsup.evaluation.scratch import train_from_scratch
 from selfsup.method import Encoder
+from selfsup.methods import method_class
 from selfsup.models import build_encoder
 from selfsup.tasks.plan import statistics
 from selfsup.views.crops import clean
@@ -53,7 +54,7 @@ def main() -> None:
     parser.add_argument("--images", nargs="+", type=int, default=[100_000], help="seen in pretraining")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--encoder", default="small")
-    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--batch", type=int, help="items in a step; the method's own by default")
     parser.add_argument("--options", type=json.loads, default={}, help='given to pretrain as well, as JSON: {"temperature": 0.5}')
     parser.add_argument("--evaluate", type=int, help="evaluate on so many images of each part, for a quick look; on all by default")
     parser.add_argument("--runs", type=Path, help="where run folders go; beside the results by default")
@@ -64,7 +65,8 @@ def main() -> None:
     train, test = (some(open_data(inner_folder(arguments.data, part)), arguments.evaluate) for part in ("train", "test"))
     lines = read_lines(arguments.out)
     for images, seed, method in itertools.product(arguments.images, arguments.seeds, arguments.methods):
-        wanted = {"method": method, "images": images, "seed": seed, "encoder": arguments.encoder, "batch": arguments.batch}
+        batch = arguments.batch or (256 if method in BASELINES else method_class(method).recipe.batch_size)
+        wanted = {"method": method, "images": images, "seed": seed, "encoder": arguments.encoder, "batch": batch}
         wanted |= {"options": arguments.options, "evaluated_on": [len(train), len(test)]}
         if any(all(line.get(key) == value for key, value in wanted.items()) for line in lines):
             continue
