@@ -171,7 +171,8 @@ def evaluate(
     from selfsup.tasks.evaluate import evaluate as run_evaluation
 
     parts = tuple(p.strip() for p in protocol.split(",") if p.strip())
-    result = run_evaluation(encoder, train, test, protocol=parts, best=best, seed=seed, scratch_images=scratch_images, flip=flip, quiet=quiet)
+    options: dict[str, Any] = {"best": best, "seed": seed, "scratch_images": scratch_images, "flip": flip, "quiet": quiet}
+    result = run_evaluation(encoder, train, test, protocol=parts, **options)
     if json_:
         print(json.dumps(result))
     else:

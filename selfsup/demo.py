@@ -10,7 +10,6 @@ from torch.utils.data import TensorDataset
 
 from selfsup.data import Items, open_data
 from selfsup.tasks.evaluate import as_table, evaluate
-from selfsup.tasks.plan import new_run_folder
 from selfsup.tasks.pretrain import Run, pretrain
 
 TEST_SHARE = 1 / 3
@@ -56,7 +55,8 @@ def main() -> None:
 
 def _worth(run: Run, train: Items, test: Items, *, flip: bool) -> None:
     if train.labels is None or len(set(train.labels.tolist()) - {-1}) < 2:
-        print(f"\nno sub-folders that name classes, so there is nothing to score; what the training itself says is on the page\nreport  {run.report}")
+        print("\nno sub-folders that name classes, so there is nothing to score; what the training itself says is on the page")
+        print(f"report  {run.report}")
         return
     result = evaluate(run.path, train, test, protocol=("knn", "linear", "few-label"), counts=(1, 10), scratch_few_images=3_200, flip=flip)
     from rich.console import Console

@@ -79,9 +79,9 @@ def evaluating(network: object) -> Iterator[None]:
 
 
 def check_labelled(
-    train_x: Float[Tensor, "N D"], train_y: Int[Tensor, " N"], test_x: Float[Tensor, "M D"], test_y: Int[Tensor, " M"]
+    train_x: Float[Tensor, "N D"], train_y: Int[Tensor, " labels"], test_x: Float[Tensor, "M E"], test_y: Int[Tensor, " test_labels"]
 ) -> None:
-    """Raise ValueError where labelled vectors cannot be evaluated; shapes are in the signature."""
+    """Raise ValueError where labelled vectors cannot be evaluated: as many labels as rows, one width, all known, all finite."""
     for name, x, y in (("train", train_x, train_y), ("test", test_x, test_y)):
         if len(x) == 0 or len(x) != len(y):
             raise ValueError(f"{name}: expected as many labels as vectors and at least one, got {len(x)} vectors and {len(y)} labels")

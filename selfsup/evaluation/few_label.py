@@ -5,6 +5,7 @@ Axes: N training rows, M test rows, D width, C classes, S seeds.
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -115,6 +116,7 @@ def interval(values: Sequence[float], level: float = 0.95) -> Interval:
     return Interval(mean, max(0.0, mean - reach), min(1.0, mean + reach))
 
 
+@cache
 def t_quantile(level: float, freedom: int) -> float:
     """The t with P(|T| < t) = level for Student's distribution with `freedom` degrees; 2.776 at (0.95, 4)."""
     if not 0 < level < 1 or freedom < 1:

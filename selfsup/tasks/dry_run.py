@@ -17,7 +17,7 @@ from selfsup.data import Items, Loader
 from selfsup.engine.loop import fit
 from selfsup.method import Method
 from selfsup.tasks.page import EXAMPLES, example_views, pictures
-from selfsup.tasks.plan import build_method, training_of
+from selfsup.tasks.plan import build_method, in_words, training_of
 from selfsup.views.crops import clean
 
 STEPS = 3
@@ -92,28 +92,16 @@ def _first(skipped: list[list[str]], most: int = 10) -> str:
 
 def describe_plan(plan: Mapping[str, Any]) -> str:
     """The plan in a few lines."""
-    t, d, e = plan["training"], plan["data"], plan["encoder"]
-    long = (
-        f"{t['minutes']:g} minutes"
-        if t["minutes"]
-        else f"{t['steps']} steps ({t['epochs']:.3g} epochs)"
-        if t["epochs"]
-        else f"{t['steps']} steps"
-    )
+    d, (shape, how) = plan["data"], in_words(plan)
+    classes = f", {len(d['classes'])} classes" if d["classes"] else ""
     minutes, seconds = divmod(plan["seconds"], 60)
     lines = [
         ("method", f"{plan['method']} {plan['options'] or ''}".strip()),
-        (
-            "data",
-            f"{d['source']}: {d['items']} items, {len(d['classes'])} classes" if d["classes"] else f"{d['source']}: {d['items']} items",
-        ),
+        ("data", f"{d['source']}: {d['items']} items{classes}"),
         ("skipped", f"{d['skipped']} files{_first(d['skipped_files'])}"),
-        ("input", f"{e['channels']} x {e['image_size']} x {e['image_size']}" if e["image_size"] else f"{e['channels']} numbers"),
-        ("network", f"{e['name']}, {plan['parameters']:,} parameters ({plan['parameters_in_training']:,} while training)"),
-        (
-            "training",
-            f"{long} of {t['batch_size']}, {t['optimizer']} lr {t['lr']:.3g}, {t['precision']}, {t['devices']} x {t['device']}, seed {t['seed']}",
-        ),
+        ("input", shape),
+        ("network", f"{plan['encoder']['name']}, {plan['parameters']:,} parameters ({plan['parameters_in_training']:,} while training)"),
+        ("training", how),
         ("memory", f"{plan['peak_memory_mib']} MiB at its peak in {STEPS} steps"),
         ("time", f"{minutes}:{seconds:02d} ({plan['seconds_per_step']:.3g} s a step)"),
     ]

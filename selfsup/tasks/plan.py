@@ -195,6 +195,16 @@ def statistics(items: Items) -> tuple[list[float], list[float]]:
     return x.mean(dims).tolist(), x.std(dims, correction=0).clamp(min=1e-3).tolist()
 
 
+def in_words(config: Mapping[str, Any]) -> tuple[str, str]:
+    """What goes into the network, and how it is trained: two short lines."""
+    t, e = config["training"], config["encoder"]
+    shape = f"{e['channels']} x {e['image_size']} x {e['image_size']}" if e["image_size"] else f"{e['channels']} numbers"
+    epochs = f" ({t['epochs']:.3g} epochs)" if t["epochs"] else ""
+    long = f"{t['minutes']:g} minutes" if t["minutes"] else f"{t['steps']} steps{epochs}"
+    where = f"{t['devices']} x {t['device']}, {t['precision']}, seed {t['seed']}"
+    return shape, f"{long} of {t['batch_size']}, {t['optimizer']} lr {t['lr']:.3g}, {where}"
+
+
 def new_run_folder(out: str | Path | None, method: str) -> Path:
     """Create the run's folder.
 

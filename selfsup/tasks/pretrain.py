@@ -20,7 +20,7 @@ from selfsup.tasks.dry_run import rehearse
 from selfsup.tasks.encoder import TrainedEncoder, load, save_encoder
 from selfsup.tasks.monitor import make_monitor
 from selfsup.tasks.page import write_page_data
-from selfsup.tasks.plan import build_method, choose_device, make_config, new_run_folder, open_again, training_of, write_config
+from selfsup.tasks.plan import build_method, choose_device, in_words, make_config, new_run_folder, open_again, training_of, write_config
 
 
 @dataclass(frozen=True)
@@ -239,15 +239,12 @@ def finish(run: Path, config: dict[str, Any], items: Items, method: Method, prog
 
 def summary(config: dict[str, Any], method: Method, items: Items) -> str:
     """Two lines: what is trained on what, and how."""
-    t, e = config["training"], config["encoder"]
+    shape, how = in_words(config)
     parameters = sum(p.numel() for p in method.encoder.parameters())
-    shape = f"{e['channels']} x {e['image_size']} x {e['image_size']}" if e["image_size"] else f"{e['channels']} numbers"
-    long = f"{t['minutes']:g} minutes" if t["minutes"] else f"{t['steps']} steps"
     skipped = f", {len(items.skipped)} skipped" if items.skipped else ""
     return (
         f"{config['method']} on {items.source}: {len(items)} items{skipped}, {shape}\n"
-        f"{e['name']} ({parameters / 1e6:.2f} M parameters), {long} of {t['batch_size']}, {t['optimizer']} lr {t['lr']:.3g}, "
-        f"{t['devices']} x {t['device']}, {t['precision']}, seed {t['seed']}"
+        f"{config['encoder']['name']} ({parameters / 1e6:.2f} M parameters), {how}"
     )
 
 
@@ -257,4 +254,3 @@ def _decoding(progress: Progress) -> Any:
             progress.note(f"{what} {done}/{total}")
 
     return say
-

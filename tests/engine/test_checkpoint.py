@@ -13,7 +13,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from selfsup.engine.checkpoint import DamagedError, checkpoint_path, load_tensors, prune, remove_leftovers, save_tensors, steps_saved, verify_folder
+from selfsup.engine.checkpoint import (
+    DamagedError,
+    checkpoint_path,
+    load_tensors,
+    prune,
+    remove_leftovers,
+    save_tensors,
+    steps_saved,
+    verify_folder,
+)
 
 TENSORS = {"model": {"weight": torch.arange(12.0).reshape(3, 4), "steps": torch.tensor(7), "half": torch.ones(5, dtype=torch.bfloat16)}}
 

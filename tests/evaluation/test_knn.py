@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from selfsup.evaluation import knn
+from selfsup.evaluation.features import check_labelled
 from selfsup.evaluation.knn import knn_predict, knn_top1, neighbours
 
 
@@ -115,6 +116,8 @@ def test_mistakes_are_named() -> None:
     with pytest.raises(ValueError, match="train: row 2 holds NaN"):
         knn_top1(torch.where(torch.arange(4)[:, None] == 2, torch.nan, x), y, x, y)
     with pytest.raises(ValueError, match="widths 3 and 2"):
-        knn_top1(x, y, x[:, :2], y)
+        check_labelled(x, y, x[:, :2], y)
+    with pytest.raises(ValueError, match="got 4 vectors and 3 labels"):
+        check_labelled(x, y[:3], x, y)
     with pytest.raises(ValueError, match="got 0 vectors"):
         knn_top1(x, y, x[:0], y[:0])

@@ -43,9 +43,7 @@ def test_rows_and_keys_are_those_of_the_contract_and_rows_differ_as_they_should(
     train, test = digits
     said: list[str] = []
     protocol = Protocol(counts=(2, 20, 5000), seeds=2, flip=False, scratch_images=1280, scratch_few_images=640)
-    found = evaluate(
-        perfect, blind, Plain, train, test, image_size=8, protocol=protocol, progress=lambda what, done, total: said.append(what)
-    )
+    found = evaluate(perfect, blind, Plain, train, test, image_size=8, protocol=protocol, progress=lambda what, *_: said.append(what))
     assert list(found) == ["encoder", "pixels_pca", "untrained", "scratch", "protocol"]
     for row in ("encoder", "pixels_pca", "untrained", "scratch"):
         assert set(found[row]) == {"knn_top1", "linear_top1", "few_label"}

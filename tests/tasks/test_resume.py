@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from selfsup.engine.checkpoint import load_tensors, steps_saved
-from selfsup.engine.checkpoint import checkpoint_path
+from selfsup.engine.checkpoint import checkpoint_path, load_tensors, steps_saved
 from selfsup.methods import METHODS
 
 STEPS = 8

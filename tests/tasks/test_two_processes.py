@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from selfsup.engine.checkpoint import load_tensors, steps_saved
-from selfsup.engine.checkpoint import checkpoint_path
+from selfsup.engine.checkpoint import checkpoint_path, load_tensors, steps_saved
 
 STEPS = 4
 
@@ -28,7 +27,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pretrain(method: str, images: Path, run: Path, devices: int, steps: int = STEPS, *more: str) -> list[str]:
     # Plain gradient descent: adamw divides by the root of a gradient's square, so that it makes rounding errors of tiny gradients large.
     size = ["--batch-size", "16", "--steps", str(steps), "--precision", "fp32", "--optimizer", "sgd", "--lr", "0.05"]
-    return [sys.executable, "-m", "selfsup", "pretrain", method, str(images), "--out", str(run), "--devices", str(devices), *size, *more, "--quiet"]
+    where = [str(images), "--out", str(run), "--devices", str(devices), "--quiet"]
+    return [sys.executable, "-m", "selfsup", "pretrain", method, *where, *size, *more]
 
 
 def losses(run: Path) -> list[float]:
