@@ -1,12 +1,11 @@
 """The command line: parse, call, print. Results go to stdout, progress and errors to stderr."""
 
-import inspect
 import json
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
@@ -42,79 +41,6 @@ def resume_run(*, resume: Path, allow_data_change: bool = False, quiet: bool = F
     from selfsup.tasks.pretrain import pretrain
 
     _print_run(pretrain(resume=resume, allow_data_change=allow_data_change, quiet=quiet).path)
-
-
-def _add_method(method: str) -> None:
-    """`selfsup pretrain METHOD`, its options made of `pretrain`'s signature and of the constructor's, with their docstrings."""
-    from docstring_parser import parse
-
-    from selfsup.methods import method_class
-    from selfsup.tasks.plan import method_options
-    from selfsup.tasks.pretrain import pretrain
-
-    def described(target: Any, names: dict[str, inspect.Parameter], docstring: str | None, group: str) -> list[inspect.Parameter]:
-        texts = {name.strip(): p.description or "" for p in parse(docstring or "").params for name in p.arg_name.split(",")}
-        hints = get_type_hints(target)
-        return [
-            p.replace(
-                kind=inspect.Parameter.KEYWORD_ONLY,
-                annotation=Annotated[
-                    _cli_type(hints.get(name, str)),
-                    Parameter(
-                        help=texts.get(name, ""), group=group, negative="--no-" + name.replace("_", "-") if hints.get(name) is bool else ()
-                    ),
-                ],
-            )
-            for name, p in names.items()
-        ]
-
-    common = {
-        k: p
-        for k, p in inspect.signature(pretrain).parameters.items()
-        if k not in ("data", "method", "resume", "allow_data_change", "options")
-    }
-    cls = method_class(method)
-    parameters = [
-        inspect.Parameter(
-            "data",
-            inspect.Parameter.POSITIONAL_ONLY,
-            annotation=Annotated[
-                str, Parameter(help="A folder, .zip, .tar, .npy, .npz or parquet; a folder in an archive as data.zip/train.")
-            ],
-        ),
-        *described(cls.__init__, method_options(method), cls.__doc__, f"Options of {method}"),
-        *described(pretrain, common, pretrain.__doc__, "Options of every method"),
-    ]
-
-    def command(data: str, /, **arguments: Any) -> None:
-        run = pretrain(data, method, **arguments)
-        if arguments.get("dry_run"):
-            from selfsup.tasks.dry_run import describe_plan
-
-            print(describe_plan(json.loads((run.path / "plan.json").read_text())))
-            print(f"{'views':<11}  {run.path / 'views.png'}")
-        else:
-            _print_run(run.path)
-
-    command.__annotations__ = {}  # the signature has them all
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    facts = describe(method)
-    command.__doc__ = f"{facts.title} {facts.paper}\n\nHidden: {facts.hidden}\n\nShown: {facts.shown}\n\nPredicted: {facts.predicted}"
-    if method not in list(pretrain_app):  # `run` may be called more than once in a process
-        pretrain_app.command(command, name=method)
-
-
-def _cli_type(hint: Any) -> Any:
-    """A Python type without the parts that only Python can give (modules)."""
-    import types
-    from typing import Union, get_args, get_origin
-
-    if get_origin(hint) in (Union, types.UnionType):
-        kept = [a for a in get_args(hint) if a in (int, float, str, bool, Path, type(None)) or get_origin(a) in (Literal, tuple)]
-        if str in kept and Path in kept:
-            kept.remove(str)
-        return Union[tuple(kept)]  # noqa: UP007 - built at run time
-    return hint
 
 
 def _print_run(run: Path) -> None:
@@ -253,13 +179,19 @@ def _load_method(arguments: list[str]) -> None:
         return
     words = [a for a in arguments[1:] if not a.startswith("-")]
     if len(arguments) > 1 and not arguments[1].startswith("-"):
-        if words[0] not in METHODS:
-            describe(words[0])  # names the nearest
-        _add_method(words[0])
+        describe(words[0])  # an unknown method ends here, with the nearest name
+        from selfsup.cli_method import method_command
+
+        _register(method_command(words[0], _print_run), words[0])
     else:
         for method in METHODS:
-            if method not in list(pretrain_app):
-                pretrain_app.command(_stub(method), name=method)
+            _register(_stub(method), method)
+
+
+def _register(command: Callable[..., None], method: str) -> None:
+    if method in list(pretrain_app):  # `run` may be called more than once in a process
+        del pretrain_app[method]
+    pretrain_app.command(command, name=method)
 
 
 def _stub(method: str) -> Callable[[], None]:

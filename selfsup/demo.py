@@ -3,6 +3,7 @@
 import argparse
 import sys
 import time
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ def digits() -> TensorDataset:
     """1,797 handwritten digits of 8 x 8 pixels, 16 grays, from the UCI repository as scikit-learn ships them; with their labels."""
     from sklearn.datasets import load_digits
 
-    data = load_digits()
+    data: Any = load_digits()
     images = torch.from_numpy((data.images * (255 / 16)).round().astype(np.uint8))[:, None]
     return TensorDataset(images, torch.from_numpy(data.target.astype(np.int64)))
 

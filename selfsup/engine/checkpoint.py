@@ -95,7 +95,7 @@ def save_tensors(
             files[f"{stem}.json"] = _digest(data)
         for name, text in (loose or {}).items():
             write_file(beside / name, text.encode())
-        manifest = {"files": files, "tensors": digests}
+        manifest: dict[str, Any] = {"files": files, "tensors": digests}
         manifest["digest"] = _digest(json.dumps(manifest, sort_keys=True).encode())
         write_file(beside / CHECKSUMS, json.dumps(manifest, indent=1).encode())
         _flush_folder(beside)

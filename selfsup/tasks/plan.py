@@ -116,7 +116,8 @@ def make_config(
     if batch < 2 or batch % (devices * accumulate):
         raise ValueError(f"--batch-size {batch} must be at least 2 and divide by --devices {devices} times --accumulate {accumulate}")
     given = {key: value for key, value in recipe.items() if value is not None}
-    chosen = replace(chosen, **{"lr": scaled_lr(chosen, batch), **given}, batch_size=batch)
+    decided: dict[str, Any] = {"lr": scaled_lr(chosen, batch), **given, "batch_size": batch}
+    chosen = replace(chosen, **decided)
     a_epoch = len(items) // batch
     if minutes is None and steps is None:
         if epochs is None:
