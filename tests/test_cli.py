@@ -91,7 +91,8 @@ def test_dry_run_says_the_plan_and_trains_nothing(images: Path, tmp_path: Path, 
     text = capsys.readouterr().out
     for word in ("24 items", "2 classes", "parameters", "MiB", "views.png"):
         assert word in text
-    assert Image.open(tmp_path / "run-plan/views.png").size[0] > 100
+    with Image.open(tmp_path / "run-plan/views.png") as picture:
+        assert picture.size[0] > 100
     assert not (tmp_path / "run").exists()
 
 
@@ -148,6 +149,7 @@ def test_a_mistake_is_one_clear_line(
     for i in range(4):
         Path(f"FLAT/{i}.png").write_bytes((images / f"dark/{i}.png").read_bytes())
         Path(f"BAD/{i}.png").write_bytes(first.read_bytes()[: 60 + i])
+    Path("BAD/good.png").write_bytes(first.read_bytes())
     Path("BROKEN.zip").write_bytes(b"PK\x03\x04 not really")
     np.save("VECTORS.npy", np.zeros((20, 5), np.float32))
     arguments, status, words = MISTAKES[mistake]

@@ -14,7 +14,7 @@ class LARS(Optimizer):
     """Layer-wise adaptive rate scaling with momentum, You, Gitman and Ginsburg 2017, https://arxiv.org/abs/1708.03888, algorithm 1.
 
     The local rate of a weight is `trust * |w| / (|grad| + weight_decay |w|)`. Groups with `adapt=False` (biases, normalisation) take plain
-    momentum steps without decay, as in SimCLR's and BYOL's code.
+    momentum steps without decay, as large-batch recipes have it.
     """
 
     def __init__(self, params: Iterable, lr: float, momentum: float = 0.9, weight_decay: float = 0.0, trust: float = 1e-3) -> None:

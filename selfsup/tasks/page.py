@@ -30,7 +30,7 @@ def write_page_data(run: Path, items: Items, method: Method, config: Mapping[str
                 thumbnails.append(pictures(clean(batch, min(size, THUMBNAIL))))
     labels = items.labels[index] if items.labels is not None else np.full(len(index), -1)
     shown = np.concatenate(thumbnails) if thumbnails else np.zeros((len(index), 0, 0, 1), np.uint8)
-    save_sample(run, torch.cat(embeddings).numpy(), shown, labels, [items.names[i] for i in index])
+    save_sample(run, torch.cat(embeddings).numpy(), shown, labels, [items.names[int(i)] for i in index])
     if size:
         batch = items.batch(index[np.linspace(0, len(index) - 1, min(EXAMPLES, len(index))).astype(int)])
         save_views(run, pictures(clean(batch, max(size, THUMBNAIL))), example_views(method, batch, seed))

@@ -50,7 +50,7 @@ def check_options(method: str, options: Mapping[str, Any]) -> None:
             raise ValueError(f'{method} has no option "{name}"; {hint}')
 
 
-def check_numbers(**numbers: float | None) -> None:
+def check_numbers(numbers: Mapping[str, float | None]) -> None:
     """Raise ValueError for a given number that is not finite and positive."""
     for name, value in numbers.items():
         if value is not None and not (math.isfinite(value) and value > 0):
@@ -99,12 +99,10 @@ def make_config(
         ValueError: arguments that contradict each other, the method or the data.
     """
     check_options(method, options)
-    if sum(x is not None for x in (epochs, steps, minutes)) > 1:
+    lengths = {"epochs": epochs, "steps": steps, "minutes": minutes}
+    check_numbers({**lengths, "batch_size": batch_size, "accumulate": accumulate, "checkpoint_minutes": checkpoint_minutes, "lr": recipe["lr"]})
+    if sum(x is not None for x in lengths.values()) > 1:
         raise ValueError("--epochs, --steps and --minutes each say how long to train; give one of them")
-    check_numbers(
-        epochs=epochs, steps=steps, minutes=minutes, batch_size=batch_size, accumulate=accumulate, checkpoint_minutes=checkpoint_minutes
-    )
-    check_numbers(**{k: v for k, v in recipe.items() if k == "lr"})
     facts = describe(method)
     kind = f"{items.kind}s"
     if kind not in facts.modality:

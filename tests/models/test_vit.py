@@ -37,6 +37,17 @@ def test_attention_is_equation_7_of_the_appendix() -> None:
     torch.testing.assert_close(block.attention(x), block.out(torch.cat(heads, dim=-1)))
 
 
+def test_a_block_is_equations_2_and_3() -> None:
+    torch.manual_seed(0)
+    block = Block(8, heads=2).double()
+    torch.nn.init.normal_(block.norm1.weight)
+    x = 3 * torch.randn(2, 5, 8, dtype=torch.float64) + 1
+    z = x + block.attention(torch.nn.functional.layer_norm(x, (8,), block.norm1.weight, block.norm1.bias, 1e-6))
+    hidden = block.up(torch.nn.functional.layer_norm(z, (8,), eps=1e-6))
+    gelu = 0.5 * hidden * (1 + torch.erf(hidden / math.sqrt(2)))
+    torch.testing.assert_close(block(x), z + block.down(gelu))
+
+
 def test_a_block_adds_to_its_input() -> None:
     block = Block(8, heads=2)
     x = torch.randn(2, 3, 8) + 5
