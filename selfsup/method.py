@@ -5,7 +5,7 @@ Read this file first. A paper is one subclass of `Method` in `selfsup/methods/`;
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +25,11 @@ class Encoder(nn.Module):
 
     Attributes:
         width: length of the vector that `forward` returns.
+        spec: what builds the same network again, as JSON can hold it: "name", "channels" and "image_size".
     """
 
     width: int
+    spec: dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from selfsup.data import Items, open_data
 from selfsup.engine.checkpoint import replace_file
 from selfsup.engine.loop import Training
 from selfsup.engine.optim import scaled_lr
-from selfsup.method import Encoder, Method, Recipe
+from selfsup.method import Method, Recipe
 from selfsup.methods import describe, method_class
 from selfsup.models import build_encoder, wrap
 from selfsup.views.crops import clean
@@ -100,7 +100,9 @@ def make_config(
     """
     check_options(method, options)
     lengths = {"epochs": epochs, "steps": steps, "minutes": minutes}
-    check_numbers({**lengths, "batch_size": batch_size, "accumulate": accumulate, "checkpoint_minutes": checkpoint_minutes, "lr": recipe["lr"]})
+    check_numbers(
+        {**lengths, "batch_size": batch_size, "accumulate": accumulate, "checkpoint_minutes": checkpoint_minutes, "lr": recipe["lr"]}
+    )
     if sum(x is not None for x in lengths.values()) > 1:
         raise ValueError("--epochs, --steps and --minutes each say how long to train; give one of them")
     facts = describe(method)
@@ -180,7 +182,7 @@ def build_method(config: Mapping[str, Any], items: Items, network: nn.Module | N
         mean, std = statistics(items)
         encoder = build_encoder(**spec, mean=mean, std=std)
     else:
-        encoder = network if isinstance(network, Encoder) else wrap(network, spec["channels"], spec["image_size"])
+        encoder = wrap(network, spec["channels"], spec["image_size"])
     cls = method_class(config["method"])
     size = {"image_size": spec["image_size"]} if "image_size" in inspect.signature(cls.__init__).parameters else {}
     return cls(encoder, **size, **config["options"])

@@ -36,9 +36,9 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         method: str = "denoising",
         *,
         encoder: str | None = None,
-        epochs: float = 20,
+        epochs: float = 20.0,
         batch_size: int | None = None,
-        random_state: int = 0,
+        random_state: Any = 0,
         options: dict[str, Any] | None = None,
         run: str | None = None,
     ) -> None:

@@ -25,7 +25,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pretrain(method: str, images: Path, run: Path, devices: int, steps: int = STEPS, *more: str) -> list[str]:
-    # Plain gradient descent in small steps: adamw divides by the root of a gradient's square and large steps are chaotic; both magnify rounding.
+    # Plain gradient descent in small steps: the root of a square that adamw divides by, and large steps, both magnify rounding.
     size = ["--batch-size", "16", "--steps", str(steps), "--precision", "fp32", "--optimizer", "sgd", "--lr", "0.002"]
     where = [str(images), "--out", str(run), "--devices", str(devices), "--quiet"]
     return [sys.executable, "-m", "selfsup", "pretrain", method, *where, *size, *more]
