@@ -3,6 +3,7 @@
 import argparse
 import sys
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -42,8 +43,7 @@ def main() -> None:
     out = arguments.out or f"runs/demo-{time.strftime('%Y%m%d-%H%M%S')}"
     try:
         if arguments.data is None:
-            everything = open_data(digits())
-            train, test = split(everything)
+            train, test = split(replace(open_data(digits()), source="handwritten digits"))
             # A mirrored digit is another sign, and an eighth of one may be any digit.
             run = pretrain(train, "simclr", out=out, minutes=arguments.minutes, flip=0.0, smallest_crop=0.3)
         else:

@@ -1,5 +1,7 @@
 """Training from scratch: it learns what the labels say and nothing else, and repeats itself exactly."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -83,16 +85,14 @@ def test_two_labels_fill_a_batch_and_progress_is_told(digits: tuple[Items, Items
 
 def test_vectors_need_no_crops() -> None:
     class Line(Encoder):
-        width = 4
+        width = 32
 
         def __init__(self) -> None:
             super().__init__()
-            self.net = nn.Linear(3, 4)
+            self.net = nn.Sequential(nn.Linear(3, 32), nn.ReLU())
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.net(x)
-
-    from dataclasses import replace
 
     random = np.random.default_rng(0)
     labels = random.integers(0, 2, 80)

@@ -92,7 +92,7 @@ def test_unknown_labels_are_left_out_and_strange_classes_are_wrong(digits: tuple
         "test_items_of_classes_not_in_train": int((test.labels == 4).sum()),
     }
     assert part.classes == (*"012356789", "4")
-    assert [part.names[i] for i in (0, -1)] == [train.names[i] for i in np.flatnonzero(train.labels >= 0)[[0, -1]]]
+    assert [part.names[i] for i in (0, -1)] == [train.names[int(i)] for i in np.flatnonzero(train.labels >= 0)[[0, -1]]]
     rows = {"a": lambda: (perfect(part), perfect(everything))}
     found = evaluate_table(rows, torch.from_numpy(part.labels), torch.from_numpy(everything.labels), Protocol(("knn", "linear")))
     assert (
