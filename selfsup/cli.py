@@ -76,6 +76,7 @@ def evaluate(
     seed: int = 0,
     scratch_images: int | None = None,
     flip: bool = True,
+    max_bad: float = 0.01,
     json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
     quiet: bool = False,
 ) -> None:
@@ -90,6 +91,7 @@ def evaluate(
         seed: of the draws of few labels, the untrained network and the training from scratch.
         scratch_images: items that the training from scratch on all labels sees; 10 epochs when not given.
         flip: whether a mirrored image keeps its class, for the training from scratch.
+        max_bad: largest fraction of unreadable files, 0 to 1.
         json_: print one JSON object.
         quiet: no progress on stderr.
     """
@@ -97,7 +99,7 @@ def evaluate(
     from selfsup.tasks.evaluate import evaluate as run_evaluation
 
     parts = tuple(p.strip() for p in protocol.split(",") if p.strip())
-    options: dict[str, Any] = {"best": best, "seed": seed, "scratch_images": scratch_images, "flip": flip, "quiet": quiet}
+    options: dict[str, Any] = {"best": best, "seed": seed, "scratch_images": scratch_images, "flip": flip, "max_bad": max_bad, "quiet": quiet}
     result = run_evaluation(encoder, train, test, protocol=parts, **options)
     if json_:
         print(json.dumps(result))

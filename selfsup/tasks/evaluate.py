@@ -40,6 +40,7 @@ def evaluate(
     scratch_images: int | None = None,
     scratch_few_images: int = SCRATCH_IMAGES,
     flip: bool = True,
+    max_bad: float = 0.01,
     device: str = "auto",
     quiet: bool = False,
 ) -> dict[str, Any]:
@@ -56,6 +57,7 @@ def evaluate(
         scratch_images: items that the training from scratch on all labels sees; 10 epochs when not given.
         scratch_few_images: items that each training from scratch on few labels sees, and at least 10 epochs.
         flip: whether a mirrored image keeps its class, for the training from scratch.
+        max_bad: largest fraction of unreadable files, 0 to 1.
         device: auto, cpu, cuda or cuda:N.
         quiet: no progress on stderr.
 
@@ -97,8 +99,8 @@ def evaluate(
         lambda items: embed_with(trained.network, items),
         lambda items: embed_with(fresh, items),
         build,
-        trained.open(train, cache=True),
-        trained.open(test, cache=True),
+        trained.open(train, cache=True, max_bad=max_bad),
+        trained.open(test, cache=True, max_bad=max_bad),
         image_size=trained.image_size,
         protocol=settings,
         device=where,
