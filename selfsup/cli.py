@@ -99,8 +99,8 @@ def evaluate(
     from selfsup.tasks.evaluate import evaluate as run_evaluation
 
     parts = tuple(p.strip() for p in protocol.split(",") if p.strip())
-    options: dict[str, Any] = {"best": best, "seed": seed, "scratch_images": scratch_images, "flip": flip, "max_bad": max_bad, "quiet": quiet}
-    result = run_evaluation(encoder, train, test, protocol=parts, **options)
+    rest: dict[str, Any] = {"best": best, "seed": seed, "scratch_images": scratch_images, "flip": flip, "max_bad": max_bad}
+    result = run_evaluation(encoder, train, test, protocol=parts, quiet=quiet, **rest)
     if json_:
         print(json.dumps(result))
     else:
