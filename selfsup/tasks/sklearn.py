@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, no_type_check
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
@@ -31,6 +31,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         n_features_in_: numbers in a row of X.
     """
 
+    @no_type_check  # scikit-learn's convention: __init__ takes anything, fit complains
     def __init__(
         self,
         method: str = "denoising",
@@ -75,6 +76,11 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """(N, ...) -> (N, width) float32."""
         check_is_fitted(self)
         return self.encoder_.embed(self._checked(X, reset=False))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()  # type: ignore[missing-attribute]
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
 
     def _checked(self, X: Any, *, reset: bool) -> np.ndarray:
         if getattr(X, "ndim", 2) == 2:

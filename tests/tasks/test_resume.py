@@ -84,7 +84,7 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(images:
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
 def test_a_signal_saves_and_says_so(number: signal.Signals, status: int, images: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    command = selfsup("pretrain", "simclr", str(images), "--out", str(run), "--batch-size", "10", "--steps", "100000", "--quiet")
+    command = selfsup("pretrain", "simclr", str(images), "--out", str(run), "--batch-size", "10", "--steps", "20000", "--quiet")
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         while not (run / "metrics.jsonl").exists():
             assert process.poll() is None
