@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from selfsup.methods.table import table
 
@@ -50,3 +51,30 @@ def test_links_in_the_documents_lead_somewhere() -> None:
     for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
         for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_commands_and_the_python_of_the_readme_run(tmp_path: Path) -> None:
+    """As they stand, in a folder that has what they name; only ten minutes of training become a few updates."""
+    draw = np.random.default_rng(0)
+    for folder in ("photos", "new-photos", "labelled/cat", "labelled/dog", "held-out/cat", "held-out/dog"):
+        (tmp_path / folder).mkdir(parents=True)
+        for i in range(12):
+            Image.fromarray(draw.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(tmp_path / folder / f"{i}.png")
+    readme = (ROOT / "README.md").read_text()
+    [python] = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    assert "minutes=10" in python
+    (tmp_path / "example.py").write_text(python.replace("minutes=10", "steps=2, batch_size=8"))
+    commands = re.findall(r"^(selfsup [a-z]+ .*?)  +#.*$", readme, re.MULTILINE)
+    verbs = [command.split()[1] for command in commands]
+    assert verbs == ["pretrain", "pretrain", "embed", "evaluate", "verify"]
+    short = commands[0].replace("--minutes 10", "--steps 2 --batch-size 8")
+    assert short != commands[0]
+    few = commands[3] + " --protocol knn,linear --scratch-images 64"
+    for command in [short, *commands[1:3], few, commands[4]]:
+        done = subprocess.run([sys.executable, "-m", *command.split()], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, command + done.stderr
+    # kNN alone: the whole table takes a minute, and other tests make it
+    quick = "import functools, runpy, selfsup; selfsup.evaluate = functools.partial(selfsup.evaluate, protocol=('knn',)); "
+    example = [sys.executable, "-c", quick + "runpy.run_path('example.py')"]
+    done = subprocess.run(example, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
