@@ -44,7 +44,8 @@ def resume_run(*, resume: Path, allow_data_change: bool = False, quiet: bool = F
 
 
 def _print_run(run: Path) -> None:
-    print(run)
+    if os.environ.get("RANK", "0") == "0":  # under torchrun, every process comes here
+        print(run)
 
 
 @app.command

@@ -86,7 +86,7 @@ def _once(run: Path, processes: int, quiet: bool) -> int:
         subprocess.Popen(
             command,
             env={**os.environ, **shared, "RANK": str(i), "LOCAL_RANK": str(i), "OMP_NUM_THREADS": threads},
-            stdout=subprocess.DEVNULL if i else None,
+            stdout=subprocess.DEVNULL,  # the result is printed once, by the process that supervises
             start_new_session=True,  # so that a process can be ended with everything it started
         )
         for i in range(processes)
