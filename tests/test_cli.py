@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from selfsup.cli import run
+from selfsup.engine.checkpoint import checkpoint_path, load_tensors, steps_saved
 from selfsup.methods import METHODS
 
 
@@ -199,3 +200,20 @@ def test_an_output_that_cannot_be_written_is_said(images: Path, tmp_path: Path, 
     (tmp_path / "file").write_text("in the way")
     assert run(["pretrain", "simclr", str(images), "--out", str(tmp_path / "file/run")]) == 2
     assert "cannot be written" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    wild = ["--lr", "1e30", "--optimizer", "sgd", "--steps", "20", "--batch-size", "8", "--checkpoint-minutes", "0.0000001"]
+    assert run(["pretrain", "rotation", str(images), "--out", str(out), "--quiet", *wild]) == 5
+    said = capsys.readouterr().err
+    assert "update" in said
+    assert "is not finite" in said
+    status = json.loads((out / "status.json").read_text())
+    assert status["state"] == "failed"
+    step = steps_saved(out / "checkpoints")[-1]
+    assert step == status["step"]
+    stored = load_tensors(checkpoint_path(out / "checkpoints", step), "model")
+    assert stored
