@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from selfsup.methods.table import table
+from selfsup.tasks.methods_table import table
 
 ROOT = Path(__file__).parent.parent
 
@@ -39,7 +39,7 @@ def test_the_page_on_adding_a_method_works_to_the_letter(tmp_path: Path) -> None
 
 
 def test_readme_has_the_table_of_methods() -> None:
-    assert table() in (ROOT / "README.md").read_text(), "put the output of `python -m selfsup.methods.table` into README.md"
+    assert table() in (ROOT / "README.md").read_text(), "put the output of `python -m selfsup.tasks.methods_table` into README.md"
 
 
 def test_every_line_of_the_tour_names_what_exists() -> None:

@@ -78,7 +78,7 @@ class Scaling:
 
     One number and not one a dimension: that is the same for every rotation of the vectors, so that principal components of pixels, whose
     last ones are noise of small variance, are treated like any network's vectors. Measured on digits and CIFAR-10, a number for each
-    dimension costs pixels 3 to 30 points with few labels and wins less than 1 for networks.
+    dimension costs pixels 3 to 30 points with few labels and wins 0 to 3 for networks.
     """
 
     def __init__(self, train_x: Float[Tensor, "N D"]) -> None:

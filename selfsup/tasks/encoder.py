@@ -12,7 +12,7 @@ from torch import Tensor
 import selfsup
 from selfsup.data import Items, open_data
 from selfsup.engine.checkpoint import checkpoint_path, load_tensors, read_json, save_tensors, steps_saved, verify_folder
-from selfsup.engine.loop import copy_state
+from selfsup.engine.state import copy_state
 from selfsup.evaluation.features import embed_items
 from selfsup.method import Encoder
 from selfsup.models import build_encoder

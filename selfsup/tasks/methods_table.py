@@ -1,4 +1,4 @@
-"""`python -m selfsup.methods.table`: the table of methods as README.md has it."""
+"""`python -m selfsup.tasks.methods_table`: the table of methods as README.md has it."""
 
 from selfsup.methods import METHODS, describe
 
