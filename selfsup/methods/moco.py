@@ -11,7 +11,6 @@ Predicted  the key of the other crop: softmax over cosine similarities (equation
 Axes: B images in the batch of one process, C channels, H height, W width, D projection size, K keys in the queue.
 """
 
-import copy
 from typing import ClassVar, Literal
 
 import torch
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from selfsup.distributed import gather, rank, world_size
 from selfsup.method import Batch, Encoder, Method, Recipe
 from selfsup.models.heads import mlp
+from selfsup.models.teacher import follow, frozen_copy
 from selfsup.views.crops import TwoCrops
 
 
@@ -74,9 +74,7 @@ class MoCo(Method):
         self.encoder = encoder
         sizes = (encoder.width, projection_size) if version == 1 else (encoder.width, hidden_size, projection_size)
         self.projector = mlp(*sizes, norm=False)
-        # Frozen, so that no optimiser takes them; their batch statistics are their own, measured on keys.
-        self.key_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
-        self.key_projector = copy.deepcopy(self.projector).requires_grad_(False)
+        self.key_encoder, self.key_projector = frozen_copy(self.encoder), frozen_copy(self.projector)
         self.register_buffer("queue", F.normalize(torch.randn(queue_size, projection_size), dim=-1))
         self.register_buffer("oldest", torch.zeros((), dtype=torch.int64))  # the row of the queue that the next key replaces
         self.temperature, self.momentum = temperature, momentum
@@ -128,9 +126,8 @@ class MoCo(Method):
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
         """Equation 2, then the queue: this step's keys replace the oldest ones."""
-        for slow, fast in ((self.key_encoder, self.encoder), (self.key_projector, self.projector)):
-            for k, q in zip(slow.parameters(), fast.parameters(), strict=True):
-                k.lerp_(q, 1 - self.momentum)
+        follow(self.key_encoder, self.encoder, self.momentum)
+        follow(self.key_projector, self.projector, self.momentum)
         if self._new_keys:
             keys = torch.cat(self._new_keys)
             self._new_keys.clear()

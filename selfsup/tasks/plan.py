@@ -28,7 +28,7 @@ from selfsup.models import build_encoder, wrap
 from selfsup.views.crops import clean
 
 IMAGES_BY_DEFAULT, MOST_EPOCHS = 1_000_000, 200
-GIVEN_BY_THE_DATA = ("self", "encoder", "image_size")
+GIVEN_BY_THE_DATA = ("self", "encoder", "image_size", "items")
 STATISTICS_ITEMS = 2048
 
 
@@ -184,8 +184,9 @@ def build_method(config: Mapping[str, Any], items: Items, network: nn.Module | N
     else:
         encoder = wrap(network, spec["channels"], spec["image_size"])
     cls = method_class(config["method"])
-    size = {"image_size": spec["image_size"]} if "image_size" in inspect.signature(cls.__init__).parameters else {}
-    return cls(encoder, **size, **config["options"])
+    wanted = inspect.signature(cls.__init__).parameters
+    given = {"image_size": spec["image_size"], "items": len(items)}
+    return cls(encoder, **{name: value for name, value in given.items() if name in wanted}, **config["options"])
 
 
 def statistics(items: Items) -> tuple[list[float], list[float]]:
