@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from selfsup.distributed import gather, rank, world_size
+from selfsup.losses import info_nce
 from selfsup.method import Batch, Encoder, Method, Recipe
 from selfsup.models.heads import mlp
 from selfsup.models.teacher import follow, frozen_copy
@@ -97,7 +98,7 @@ class MoCo(Method):
         keys = self._keys(other)
         if self.training:
             self._new_keys.append(keys)
-        return info_nce(queries, keys.chunk(world_size())[rank()], self.queue, self.temperature)
+        return info_nce(queries, keys.chunk(world_size())[rank()], self.temperature, negatives=self.queue)
 
     @torch.no_grad()
     def _keys(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "N D"]:
@@ -135,16 +136,3 @@ class MoCo(Method):
             newest = slice(-len(self.queue), None)  # where there are more new keys than places
             self.queue.index_copy_(0, rows[newest], keys[newest])
             self.oldest.add_(len(keys)).remainder_(len(self.queue))
-
-
-def info_nce(
-    queries: Float[Tensor, "B D"], keys: Float[Tensor, "B D"], negatives: Float[Tensor, "K D"], temperature: float
-) -> Float[Tensor, ""]:
-    """Equation 1, row i of `queries` and `keys` being image i; all rows have length 1.
-
-    Returns:
-        Mean over the queries, in nats; log(K + 1) when every row is the same.
-    """
-    positive = (queries * keys).sum(dim=1, keepdim=True)  # (B, 1)
-    logits = torch.cat([positive, queries @ negatives.T], dim=1).float() / temperature  # (B, 1 + K)
-    return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64, device=logits.device))

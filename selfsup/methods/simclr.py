@@ -10,16 +10,13 @@ Predicted  the partner of every view: softmax over cosine similarities (equation
 Axes: B images in the batch, C channels, H height, W width, D projection size.
 """
 
-import math
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from selfsup.distributed import gather, rank
-from selfsup.losses import full_precision
+from selfsup.losses import nt_xent
 from selfsup.method import Batch, Encoder, Method, Recipe
 from selfsup.models.heads import mlp
 from selfsup.views.crops import TwoCrops
@@ -66,28 +63,7 @@ class SimCLR(Method):
         # Both views in one pass, so that batch normalisation sees all 2B of them.
         h = self.encoder(torch.cat([views["first"], views["second"]]))
         z_first, z_second = self.projector(h).chunk(2)
-        return nt_xent(z_first, z_second, self.temperature)
+        return nt_xent(z_first, z_second, self.temperature)  # equation 1
 
     def embed(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B width"]:
         return self.encoder(x)  # h, not z: g drops what the augmentations change (section 4.2)
-
-
-@full_precision
-def nt_xent(first: Float[Tensor, "B D"], second: Float[Tensor, "B D"], temperature: float) -> Float[Tensor, ""]:
-    """Normalised temperature-scaled cross entropy, equation 1; row i of each is image i.
-
-    Returns:
-        Mean over the 2B views, in nats; log(2B - 1) when every projection is the same.
-
-    Raises:
-        ValueError: fewer than two images, so that no view has a negative.
-    """
-    if len(first) < 2:
-        raise ValueError(f"nt_xent needs at least 2 images for negatives, got {len(first)}")
-    queries = F.normalize(torch.cat([first, second]), dim=-1)  # (2B, D)
-    keys = gather(queries)  # every process's views, with gradient; `queries` itself on one process
-    logits = queries @ keys.T / temperature  # (2B, keys)
-    row = torch.arange(len(queries), device=queries.device)
-    own = row + rank() * len(queries)  # where my views sit among the keys
-    logits[row, own] = -math.inf  # k != i: a view is not its own partner
-    return F.cross_entropy(logits, own.roll(len(first)))
