@@ -33,12 +33,13 @@ def full_precision(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def computed(*args: Any, **settings: Any) -> Tensor:
         device = next(a.device.type for a in args if isinstance(a, Tensor))
         with torch.autocast(device, enabled=False):
-            return loss(*(_wide(a) for a in args), **{name: _wide(value) for name, value in settings.items()})
+            return loss(*(wide(a) for a in args), **{name: wide(value) for name, value in settings.items()})
 
     return computed
 
 
-def _wide(a: Any) -> Any:
+def wide(a: Any) -> Any:
+    """float32 of bfloat16 and float16; anything else as it is."""
     return a.float() if isinstance(a, Tensor) and a.dtype in (torch.bfloat16, torch.float16) else a
 
 

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from selfsup.distributed import agree, rank, world_size
 from selfsup.engine.checkpoint import checkpoint_path, prune, remove_leftovers, save_tensors, steps_saved
 from selfsup.engine.log import MetricsFile, Progress, write_status
+from selfsup.engine.micro import MicroBatches
 from selfsup.engine.optim import learning_rate, make_optimizers, set_learning_rate
 from selfsup.engine.state import State, optimizer_tensors, restore, unique_state
 from selfsup.engine.train import NotFiniteError, chunk_views, train_step
@@ -36,7 +37,8 @@ class Training:
         batch_size: items of one step, over all processes.
         steps: optimiser steps of the whole run.
         minutes: budget of wall time; the schedule follows elapsed / budget.
-        accumulate: micro-batches that each process's batch is split into.
+        accumulate: parts that each process's batch is split into, each with a loss of its own.
+        micro_batch: rows that an encoder takes at a time under one loss, none for all (see engine/micro.py).
         seed: of the data order, the views and the method's own randomness.
         bf16: autocast the forward passes to bfloat16.
         checkpoint_minutes: wall time between checkpoints.
@@ -47,6 +49,7 @@ class Training:
     steps: int | None = None
     minutes: float | None = None
     accumulate: int = 1
+    micro_batch: int | None = None
     seed: int = 0
     bf16: bool = False
     checkpoint_minutes: float = 5.0
@@ -94,6 +97,7 @@ def fit(
     method.to(device=device)
     if device.type != "mps":
         _channels_last(method)
+    micro = MicroBatches(method, training.micro_batch) if training.micro_batch else None
     optimizers = make_optimizers(method, training.recipe)
     checkpoints = run / "checkpoints"
     if rank() == 0:
@@ -104,7 +108,7 @@ def fit(
     keeper = _Keeper(method, optimizers, training, run, state, metrics, progress)
     with _catch_signals() as caught:
         try:
-            _steps(method, optimizers, training, keeper, batches, device, monitor, caught)
+            _steps(method, optimizers, training, keeper, batches, device, monitor, caught, micro)
         except NotFiniteError as error:
             keeper.status("failed", f"update {state.step + 1}: {error}")
             raise NotFiniteError(
@@ -127,6 +131,7 @@ def _steps(
     device: torch.device,
     monitor: Callable[[Method], dict[str, Any]] | None,
     caught: list[int],
+    micro: MicroBatches | None,
 ) -> None:
     state = keeper.state
     generator = torch.Generator(device)
@@ -146,6 +151,8 @@ def _steps(
         with torch.no_grad():
             views = {key: _layout(value) for key, value in method.views(batch, generator).items()}
         values = train_step(method, chunk_views(views, training.accumulate), optimizers, autocast=autocast, clip=training.recipe.clip)
+        if micro:
+            micro.check()
         state.step += 1
         state.images += training.batch_size
         stop, state.seconds = agree(caught[0] if caught else 0, time.monotonic() - start)

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from selfsup.distributed import gather, rank, world_size
-from selfsup.losses import info_nce
+from selfsup.losses import info_nce, wide
 from selfsup.method import Batch, Encoder, Method, Recipe
 from selfsup.models.heads import mlp
 from selfsup.models.teacher import follow, frozen_copy
@@ -115,14 +115,14 @@ class MoCo(Method):
         return F.normalize(keys, dim=-1)[order.argsort()]
 
     def _in_splits(self, encoder: nn.Module, projector: nn.Module, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D"]:
-        """Projections in float32; each of the `bn_splits` parts of the batch goes through alone."""
+        """Projections in full precision; each of the `bn_splits` parts of the batch goes through alone."""
         if len(images) < 2 * self.bn_splits and self.bn_splits > 1:
             raise ValueError(
                 f"bn_splits={self.bn_splits} needs at least {2 * self.bn_splits} images in each forward pass of a process, "
                 f"got {len(images)}; choose fewer splits or a larger batch"
             )
         parts = images.tensor_split(self.bn_splits)
-        return torch.cat([projector(encoder(part)) for part in parts]).float()
+        return wide(torch.cat([projector(encoder(part)) for part in parts]))
 
     @torch.no_grad()
     def after_step(self, progress: float) -> None:

@@ -90,6 +90,7 @@ def make_config(
     precision: str,
     device: torch.device,
     accumulate: int,
+    micro_batch: int | None,
     checkpoint_minutes: float,
     settings: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -101,7 +102,14 @@ def make_config(
     check_options(method, options)
     lengths = {"epochs": epochs, "steps": steps, "minutes": minutes}
     check_numbers(
-        {**lengths, "batch_size": batch_size, "accumulate": accumulate, "checkpoint_minutes": checkpoint_minutes, "lr": recipe["lr"]}
+        {
+            **lengths,
+            "batch_size": batch_size,
+            "accumulate": accumulate,
+            "micro_batch": micro_batch,
+            "checkpoint_minutes": checkpoint_minutes,
+            "lr": recipe["lr"],
+        }
     )
     if sum(x is not None for x in lengths.values()) > 1:
         raise ValueError("--epochs, --steps and --minutes each say how long to train; give one of them")
@@ -148,6 +156,7 @@ def make_config(
             "epochs": epochs,
             "minutes": minutes,
             "accumulate": accumulate,
+            "micro_batch": micro_batch,
             "checkpoint_minutes": checkpoint_minutes,
             "precision": "bf16" if bf16 else "fp32",
             "seed": seed,
@@ -170,7 +179,7 @@ def training_of(config: Mapping[str, Any]) -> Training:
     t = config["training"]
     names = ("optimizer", "lr", "batch_size", "weight_decay", "momentum", "beta2", "schedule", "warmup")
     recipe = Recipe(**{name: t[name] for name in names}, clip=math.inf if t["clip"] is None else t["clip"])
-    names = ("batch_size", "steps", "minutes", "accumulate", "seed", "checkpoint_minutes")
+    names = ("batch_size", "steps", "minutes", "accumulate", "micro_batch", "seed", "checkpoint_minutes")
     return Training(recipe, **{name: t[name] for name in names}, bf16=t["precision"] == "bf16")
 
 

@@ -70,6 +70,7 @@ def pretrain(
     optimizer: Literal["adamw", "sgd", "lars"] | None = None,
     weight_decay: float | None = None,
     accumulate: int = 1,
+    micro_batch: int | None = None,
     seed: int = 0,
     device: str = "auto",
     devices: int = 1,
@@ -101,7 +102,9 @@ def pretrain(
         lr: peak learning rate; the method's own, scaled to the batch size, when not given.
         optimizer: adamw, sgd or lars; the method's own when not given.
         weight_decay: pull of weights towards zero; the method's own when not given.
-        accumulate: micro-batches that a batch is split into to save memory.
+        accumulate: parts that a batch is split into to save memory, each with a loss of its own.
+        micro_batch: saves memory under one loss over the whole batch: so many views go through the encoder at a time, with batch
+            statistics of their own, and once more for the gradient.
         seed: of the initial weights, the order of the data and the views.
         device: auto, cpu, cuda or cuda:N.
         devices: processes that train together, one a GPU (or several on the CPU).
@@ -156,6 +159,7 @@ def pretrain(
         precision=precision,
         device=where,
         accumulate=accumulate,
+        micro_batch=micro_batch,
         checkpoint_minutes=checkpoint_minutes,
         settings=settings,
     )

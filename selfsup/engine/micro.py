@@ -1,0 +1,77 @@
+"""Gradient caching: the loss sees the whole batch, the encoder a few rows at a time, and the gradient is that of the whole batch.
+
+Gao, Zhang, Han and Callan, 2021. https://arxiv.org/abs/2101.06983. The encoder runs part by part and forgets what it computed on the way;
+the loss gives every vector its gradient; then each part runs again and hands its gradient to the weights. The vectors are all that is kept
+of the batch, for a third more arithmetic. Papers know nothing of it, so it serves every loss that compares items with each other.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from selfsup.method import Encoder
+
+
+class MicroBatches:
+    """Lets the encoders of a method run over `rows` rows at a time while they train.
+
+    Batch statistics are then those of the rows that run together, as on as many devices; they are recorded once.
+
+    Args:
+        method: its outermost `Encoder` modules are changed, teachers' too.
+        rows: of the encoder's input at a time, all views counted.
+    """
+
+    def __init__(self, method: nn.Module, rows: int) -> None:
+        if rows < 1:
+            raise ValueError(f"a micro-batch needs at least 1 row, got {rows}")
+        self.rows, self.called = rows, False
+        for encoder in _outermost(method):
+            vars(encoder)["forward"] = self._in_parts(encoder, encoder.forward)
+
+    def check(self) -> None:
+        """Raise ValueError where a step has passed the encoders by, so that nothing was saved."""
+        if not self.called:
+            raise ValueError(
+                "--micro-batch cannot serve a method that shows its encoder parts of an input, such as some patches; "
+                "use --accumulate, which is exact for losses of single items"
+            )
+
+    def _in_parts(self, encoder: Encoder, forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+            return nullcontext(), _unrecorded(encoder)
+
+        def in_parts(x: Tensor) -> Tensor:
+            self.called = True
+            if not encoder.training or len(x) <= self.rows:
+                return forward(x)
+            parts = x.split(self.rows)
+            if not torch.is_grad_enabled():
+                return torch.cat([forward(part) for part in parts])
+            return torch.cat([checkpoint(forward, part, use_reentrant=False, context_fn=contexts) for part in parts])
+
+        return in_parts
+
+
+def _outermost(module: nn.Module) -> Iterator[Encoder]:
+    for child in module.children():
+        if isinstance(child, Encoder):
+            yield child
+        else:
+            yield from _outermost(child)
+
+
+@contextmanager
+def _unrecorded(network: nn.Module) -> Iterator[None]:
+    """Running statistics stay as they are: the second time is not another batch."""
+    before = [(m, name, b) for m in network.modules() for name, b in m.named_buffers(recurse=False)]
+    for module, name, buffer in before:
+        setattr(module, name, buffer.clone())
+    try:
+        yield
+    finally:
+        for module, name, buffer in before:
+            setattr(module, name, buffer)

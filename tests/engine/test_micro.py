@@ -1,0 +1,139 @@
+"""Gradient caching against the plain gradient of the whole batch, for losses that compare every row with every other."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from selfsup.engine.micro import MicroBatches
+from selfsup.engine.train import train_step
+from selfsup.method import Batch, Encoder, Method
+from selfsup.methods import METHODS, method_class
+from selfsup.models import build_encoder
+
+
+class Net(Encoder):
+    """Without batch statistics, so that a part of a batch gives the vectors that the whole gives; with dropout where asked."""
+
+    width = 6
+
+    def __init__(self, dropout: float = 0.0, norm: bool = False) -> None:
+        super().__init__()
+        self.first, self.drop, self.second = nn.Linear(3 * 8 * 8, 16), nn.Dropout(dropout), nn.Linear(16, self.width)
+        self.norm = nn.BatchNorm1d(16) if norm else nn.Identity()
+        self.sizes: list[int] = []
+        vars(self)["spec"] = {"name": "own", "channels": 3, "image_size": 8}
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.sizes.append(len(x))
+        return self.second(self.drop(F.gelu(self.norm(self.first(x.flatten(1))))))
+
+
+def two_views(batch: int) -> Batch:
+    first, second = torch.rand(2, batch, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    return {"first": first, "second": second}
+
+
+def gradients(method: Method, views: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    method.zero_grad()
+    loss = method.loss(views)
+    loss.backward()
+    return loss.detach(), {name: p.grad.clone() for name, p in method.named_parameters() if p.grad is not None}
+
+
+CONTRASTIVE = [name for name in ("simclr", "moco", "byol", "simsiam", "barlow_twins", "vicreg", "supcon") if name in METHODS]
+
+
+@pytest.mark.parametrize("rows", [1, 3, 4, 100])
+@pytest.mark.parametrize("name", CONTRASTIVE)
+def test_the_gradient_is_that_of_the_whole_batch(name: str, rows: int) -> None:
+    torch.manual_seed(0)
+    plain = method_class(name)(Net(), image_size=8).double()
+    cached = copy.deepcopy(plain)
+    MicroBatches(cached, rows)
+    views = two_views(6)
+    (loss, expected), (same, found) = gradients(plain, views), gradients(cached, views)
+    torch.testing.assert_close(same, loss, rtol=1e-9, atol=0.0)
+    assert found.keys() == expected.keys()
+    for key in expected:
+        torch.testing.assert_close(found[key], expected[key], rtol=1e-9, atol=1e-12)
+
+
+def test_each_part_runs_once_forward_and_once_more_for_its_gradient() -> None:
+    method = method_class("simclr")(Net(), image_size=8).double()
+    MicroBatches(method, 5)
+    method.loss(two_views(6)).backward()
+    assert method.encoder.sizes == [5, 5, 2, 2, 5, 5]  # type: ignore[attr-defined]
+    method.encoder.sizes.clear()  # type: ignore[attr-defined]
+    with torch.no_grad():
+        method.loss(two_views(6))
+    method.eval()
+    method.embed(torch.rand(12, 3, 8, 8, dtype=torch.float64))
+    assert method.encoder.sizes == [5, 5, 2, 12]  # type: ignore[attr-defined]
+
+
+def test_dropout_is_the_same_the_second_time() -> None:
+    """Else the gradient would be that of another network; each row's own is compared with finite differences under the same masks."""
+    method = method_class("simclr")(Net(dropout=0.5), image_size=8).double()
+    MicroBatches(method, 4)
+    views, weight = two_views(4), method.encoder.second.weight  # type: ignore[attr-defined]
+
+    def loss() -> Tensor:
+        torch.manual_seed(3)
+        return method.loss(views)
+
+    loss().backward()
+    for i, j in [(0, 0), (3, 7), (5, 15)]:
+        with torch.no_grad():
+            weight[i, j] += 1e-6
+            up = loss()
+            weight[i, j] -= 2e-6
+            down = loss()
+            weight[i, j] += 1e-6
+        torch.testing.assert_close(weight.grad[i, j], (up - down) / 2e-6, rtol=1e-5, atol=1e-8)
+
+
+def test_batch_statistics_are_recorded_once() -> None:
+    method = method_class("simclr")(Net(norm=True), image_size=8).double()
+    by_hand = copy.deepcopy(method.encoder)
+    MicroBatches(method, 4)
+    views = two_views(6)
+    method.loss(views).backward()
+    for part in torch.cat([views["first"], views["second"]]).split(4):
+        by_hand(part)
+    for (name, a), b in zip(method.encoder.named_buffers(), by_hand.buffers(), strict=True):
+        torch.testing.assert_close(a, b, msg=lambda text, name=name: f"{name}: {text}")
+    assert int(method.encoder.norm.num_batches_tracked) == 3  # type: ignore[attr-defined]
+
+
+def test_it_works_under_autocast_and_in_the_training_step() -> None:
+    torch.manual_seed(0)
+    method = method_class("simclr")(build_encoder("small", channels=3, image_size=8), image_size=8)
+    MicroBatches(method, 6)
+    optimizers = {"main": torch.optim.SGD(method.parameters(), lr=0.01)}
+    views = {key: value.float() for key, value in two_views(8).items()}
+    before = train_step(method, [views], optimizers, autocast=torch.autocast("cpu", torch.bfloat16))["loss"]
+    for _ in range(5):
+        after = train_step(method, [views], optimizers, autocast=torch.autocast("cpu", torch.bfloat16))["loss"]
+    assert after < before
+
+
+class Aside(Method):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = Net()
+
+    def loss(self, views: Batch) -> Tensor:
+        return self.encoder.second(views["x"]).square().mean()
+
+
+def test_a_method_that_passes_the_encoder_by_is_told() -> None:
+    method = Aside()
+    micro = MicroBatches(method, 2)
+    method.loss({"x": torch.rand(4, 16)})
+    with pytest.raises(ValueError, match="use --accumulate"):
+        micro.check()
+    with pytest.raises(ValueError, match="at least 1 row, got 0"):
+        MicroBatches(method, 0)
