@@ -12,6 +12,7 @@ _HOMES = {
     "load": "selfsup.tasks.encoder",
     "embed": "selfsup.tasks.embed",
     "evaluate": "selfsup.tasks.evaluate",
+    "compare": "selfsup.tasks.compare",
     "SSLTransformer": "selfsup.tasks.sklearn",
 }
 __all__ = list(_HOMES)

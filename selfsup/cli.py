@@ -109,6 +109,55 @@ def evaluate(
 
 
 @app.command
+def compare(
+    data: str | None = None,
+    /,
+    *,
+    methods: str = "all",
+    minutes: float | None = None,
+    images: int | None = None,
+    seeds: int = 3,
+    test: str | None = None,
+    out: Path | None = None,
+    encoder: str | None = None,
+    image_size: int | None = None,
+    device: str = "auto",
+    resume: Path | None = None,
+    json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    quiet: bool = False,
+) -> None:
+    """Ask which method suits this data and this budget: the same budget for each, several seeds, one page.
+
+    Args:
+        data: as pretrain takes it; its classes, where it has some, only score what was learned.
+        methods: ids with commas between them, or all.
+        minutes: budget: training time of a method, shared by its seeds.
+        images: budget instead of minutes: items that each run sees.
+        seeds: runs of each method; 2 or more for intervals.
+        test: labelled data to score on; without it a fifth of the labelled items of the data.
+        out: the contest's folder; contest-TIME when not given.
+        encoder: the network of all methods; each method's own when not given.
+        image_size: side in pixels, as for pretrain.
+        device: auto, cpu, cuda or cuda:N.
+        resume: go on with this contest where it was.
+        json_: print one JSON object.
+        quiet: no progress on stderr.
+    """
+    import selfsup
+
+    rest: dict[str, Any] = {"seeds": seeds, "test": test, "out": out, "encoder": encoder, "image_size": image_size, "device": device}
+    contest = selfsup.compare(data, methods, minutes=minutes, images=images, resume=resume, quiet=quiet, **rest)
+    if json_:
+        print(json.dumps(contest.result))
+    else:
+        from selfsup.tasks.compare import as_table
+
+        Console().print(as_table(contest.result))
+        print(*contest.result["advice"], sep="\n")
+        print(contest.report)
+
+
+@app.command
 def report(run: Path, /) -> None:
     """Build a run's page again.
 

@@ -75,6 +75,28 @@ def supervise(run: Path, processes: int, *, restarts: int = 3, quiet: bool = Fal
         sys.stderr.write(f"a process ended with status {status}; starting all again from the newest checkpoint\n")
 
 
+def run_alone(command: list[str], errors: Path) -> tuple[int, float]:
+    """Run a process to its end, passing on what signals come; what it says on stderr goes into a file.
+
+    Returns:
+        Its status, negative for the signal that killed it, and its peak resident memory in MiB, mapped files included.
+    """
+    with errors.open("wb") as said:
+        process = subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True, preexec_fn=_end_with_parent)
+    with _forward_signals([process]):
+        _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)  # so that Popen does not wait for it again
+    return process.returncode, usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def _end_with_parent() -> None:
+    """Ask Linux for SIGTERM when the parent is killed, so that nobody goes on training for a contest that is no more."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
 def _once(run: Path, processes: int, quiet: bool) -> int:
     """Start all, wait until all are done or one has failed; returns 0 or the first failure's status."""
     port = _free_port()

@@ -101,8 +101,8 @@ def labelled_rows(y: Int[Tensor, " N"], count: int, seed: int) -> Int[Tensor, " 
     return torch.cat(drawn).to(y.device)
 
 
-def interval(values: Sequence[float], level: float = 0.95) -> Interval:
-    """Mean of fractions and the interval that holds their true mean with probability `level`, by Student's t; clipped to [0, 1].
+def interval(values: Sequence[float], level: float = 0.95, *, largest: float = 1.0) -> Interval:
+    """Mean of fractions and the interval that holds their true mean with probability `level`, by Student's t; clipped to [0, largest].
 
     Raises:
         ValueError: fewer than two values.
@@ -113,7 +113,7 @@ def interval(values: Sequence[float], level: float = 0.95) -> Interval:
     mean = sum(values) / n
     error = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1) / n)
     reach = t_quantile(level, n - 1) * error
-    return Interval(mean, max(0.0, mean - reach), min(1.0, mean + reach))
+    return Interval(mean, max(0.0, mean - reach), min(largest, mean + reach))
 
 
 @cache

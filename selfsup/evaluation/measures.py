@@ -4,6 +4,7 @@ Axes: B embeddings, D width.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +29,79 @@ def rankme(z: Float[Tensor, "B D"]) -> float:
     singular = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
     p = singular / singular.sum().clamp(min=1e-300) + 1e-7
     return float((-(p * p.log()).sum()).exp())
+
+
+@torch.no_grad()
+def alpha_req(z: Float[Tensor, "B D"]) -> float:
+    """Exponent alpha of the power law lambda_j ~ j^-alpha of the covariance's eigenvalues; near 1 is best, NaN where z has no spread.
+
+    Agrawal, Mondal, Ghosh and Richards, NeurIPS 2022, section 3. The line is fitted through (log j, log lambda_j) from the 4th to the 70th
+    per cent of the eigenvalues that are not zero: the first few and the last are no part of the law.
+    """
+    if len(z) < 2 or not bool(z.isfinite().all()):
+        return math.nan
+    z = z.double() - z.double().mean(dim=0)
+    gram = z @ z.T if len(z) < z.shape[1] else z.T @ z
+    eigenvalues = torch.linalg.eigvalsh(gram).flip(0) / len(z)
+    eigenvalues = eigenvalues[eigenvalues > 1e-10 * eigenvalues[0].clamp(min=1e-300)]
+    first, last = round(0.04 * len(eigenvalues)), max(round(0.7 * len(eigenvalues)), 2)
+    y = eigenvalues[first:last].log()
+    x = torch.arange(first + 1, first + 1 + len(y), dtype=torch.float64, device=z.device).log()
+    if len(y) < 2:
+        return math.nan
+    x = x - x.mean()
+    return float(-(x * y).sum() / x.square().sum())
+
+
+@torch.no_grad()
+def lidar(z: Float[Tensor, "n q D"]) -> float:
+    """Effective rank of what tells items apart beyond what their views do: 1 to min(n - 1, D); NaN where z is not finite.
+
+    Thilak et al., ICLR 2024, section 4 (https://arxiv.org/abs/2312.04000): linear discriminant analysis with each item as a class; the
+    entropy of the eigenvalues of Sigma_w^-1/2 Sigma_b Sigma_w^-1/2, with delta = 1e-4 on the diagonal of Sigma_w.
+
+    Args:
+        z: vectors of q views of each of n items, at least 2 of each.
+
+    Raises:
+        ValueError: fewer than 2 items or views.
+    """
+    n, q, width = z.shape
+    if n < 2 or q < 2:
+        raise ValueError(f"lidar needs at least 2 items and 2 views of each, got {n} and {q}")
+    if not bool(z.isfinite().all()):
+        return math.nan
+    z = z.double()
+    means = z.mean(dim=1)
+    between = means - means.mean(dim=0)
+    within = (z - means[:, None]).flatten(0, 1)
+    sigma_b = between.T @ between / (n - 1)
+    sigma_w = within.T @ within / (n * (q - 1)) + 1e-4 * torch.eye(width, dtype=z.dtype, device=z.device)
+    values, vectors = torch.linalg.eigh(sigma_w)
+    whiten = vectors * values.rsqrt()
+    eigenvalues = torch.linalg.eigvalsh(whiten.T @ sigma_b @ whiten).clamp(min=0)
+    p = eigenvalues / eigenvalues.sum().clamp(min=1e-300) + 1e-7
+    return float((-(p * p.log()).sum()).exp())
+
+
+def spearman(a: Sequence[float], b: Sequence[float]) -> float:
+    """Rank correlation of paired figures, -1 to 1, equal values sharing their mean rank; NaN where one of them never changes.
+
+    Raises:
+        ValueError: not the same number of both, or fewer than two.
+    """
+    if len(a) != len(b) or len(a) < 2:
+        raise ValueError(f"a rank correlation needs two figures or more, as many of both; got {len(a)} and {len(b)}")
+    x, y = (_ranks(torch.tensor(v, dtype=torch.float64)) for v in (a, b))
+    x, y = x - x.mean(), y - y.mean()
+    spread = float((x.square().sum() * y.square().sum()).sqrt())
+    return float((x * y).sum()) / spread if spread > 0 else math.nan
+
+
+def _ranks(values: Tensor) -> Tensor:
+    smaller = (values[None] < values[:, None]).sum(dim=1)
+    equal = (values[None] == values[:, None]).sum(dim=1)
+    return smaller + (equal + 1) / 2
 
 
 @torch.no_grad()

@@ -2,10 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from selfsup.evaluation.measures import alignment, collapse_warning, deviation, rankme, uniformity
+from selfsup.evaluation.measures import alignment, alpha_req, collapse_warning, deviation, lidar, rankme, spearman, uniformity
 
 
 def test_rankme_is_the_paper_s_formula() -> None:
@@ -78,3 +79,55 @@ def test_collapses_are_told_apart() -> None:
     line = torch.randn(256, 1) @ torch.randn(1, 64)
     assert "use about 1.0 of 64 directions" in str(collapse_warning(rankme(line), deviation(line), 64))
     assert "diverged" in str(collapse_warning(math.nan, 0.5, 64))
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0])
+def test_alpha_req_finds_the_exponent(alpha: float) -> None:
+    """Vectors whose covariance has exactly the eigenvalues j^-alpha, in any basis."""
+    q, _ = torch.linalg.qr(torch.randn(400, 64, dtype=torch.float64))
+    q = torch.linalg.qr(q - q.mean(dim=0))[0]  # orthonormal columns that sum to zero
+    basis, _ = torch.linalg.qr(torch.randn(64, 64, dtype=torch.float64))
+    z = q * torch.arange(1, 65, dtype=torch.float64).pow(-alpha / 2) @ basis
+    assert alpha_req(z) == pytest.approx(alpha, abs=1e-6)
+    assert alpha_req(z + 3.0) == pytest.approx(alpha, abs=1e-6)
+    assert alpha_req(7.0 * z) == pytest.approx(alpha, abs=1e-6)
+
+
+def test_alpha_req_of_what_has_no_law() -> None:
+    assert math.isnan(alpha_req(torch.ones(50, 8)))
+    assert math.isnan(alpha_req(torch.full((5, 3), math.nan)))
+
+
+def test_lidar_counts_the_directions_that_tell_items_apart() -> None:
+    g = torch.Generator().manual_seed(0)
+    items = torch.zeros(300, 1, 32)
+    items[:, :, :5] = torch.randn(300, 1, 5, generator=g)  # five directions differ between items
+    noise = torch.randn(300, 10, 32, generator=g)
+    assert lidar(items + 1e-3 * noise) == pytest.approx(5, rel=0.05)
+    nuisance = torch.cat([torch.zeros(300, 10, 20), 30 * noise[:, :, 20:]], dim=2)  # loud, but the same for all items
+    assert lidar(items + 1e-3 * noise + nuisance) == pytest.approx(5, rel=0.05)
+    assert rankme((items + 1e-3 * noise + nuisance).flatten(0, 1)) > 8  # which RankMe takes for information
+
+
+def test_lidar_is_its_definition() -> None:
+    z = torch.randn(6, 4, 3, dtype=torch.float64)
+    means = z.mean(1)
+    sigma_b = torch.stack([torch.outer(m - means.mean(0), m - means.mean(0)) for m in means]).sum(0) / 5
+    sigma_w = sum(torch.outer(z[i, j] - means[i], z[i, j] - means[i]) for i in range(6) for j in range(4)) / (6 * 3)
+    sigma_w = sigma_w + 1e-4 * torch.eye(3, dtype=torch.float64)
+    eigenvalues = torch.linalg.eigvals(torch.linalg.solve(sigma_w, sigma_b)).real
+    p = eigenvalues / eigenvalues.sum() + 1e-7
+    assert lidar(z) == pytest.approx(float((-(p * p.log()).sum()).exp()))
+    with pytest.raises(ValueError, match="got 6 and 1"):
+        lidar(z[:, :1])
+
+
+def test_spearman_is_scipys() -> None:
+    from scipy.stats import spearmanr
+
+    draw = np.random.default_rng(0)
+    for _ in range(20):
+        a, b = draw.integers(0, 6, 12).astype(float), draw.normal(size=12)  # with ties
+        assert spearman(a.tolist(), b.tolist()) == pytest.approx(spearmanr(a, b).statistic)
+    assert spearman([1.0, 2.0, 3.0], [10.0, 20.0, 400.0]) == 1
+    assert math.isnan(spearman([1.0, 1.0], [1.0, 2.0]))

@@ -1,0 +1,293 @@
+"""`selfsup compare`: which method suits this data and this budget? The same budget for each, several seeds, one page.
+
+A contest's folder: `contest.json` (what was asked), `runs/METHOD-SEED/` (ordinary runs), `results.jsonl` (a line a run), `result.json`
+(means, intervals, ranking), `contest.html`. Whatever is there already is not done again.
+"""
+
+import json
+import os
+import platform
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.box import SIMPLE
+from rich.table import Column, Table
+
+import selfsup
+from selfsup.data import Items, open_data
+from selfsup.engine.checkpoint import read_json, replace_file
+from selfsup.engine.launch import run_alone
+from selfsup.engine.log import Progress
+from selfsup.engine.loop import Stopped
+from selfsup.evaluation.contest import summarise
+from selfsup.methods import METHODS, describe, method_class
+from selfsup.tasks.judge import Judge
+from selfsup.tasks.plan import check_numbers
+
+SEEDS = 3
+STOPPED = {130: 2, 75: 15}  # status of a run that a signal stopped -> the signal
+
+
+@dataclass(frozen=True)
+class Contest:
+    """A contest, finished or not.
+
+    Attributes:
+        path: its folder.
+    """
+
+    path: Path
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """Methods with means and intervals, "ranking", "advice": see `selfsup.evaluation.contest.summarise`."""
+        return read_json(self.path / "result.json")
+
+    @property
+    def report(self) -> Path:
+        """The page."""
+        return self.path / "contest.html"
+
+
+def compare(
+    data: str | Path | np.ndarray | None = None,
+    methods: str | Sequence[str] = "all",
+    *,
+    minutes: float | None = None,
+    images: int | None = None,
+    seeds: int = SEEDS,
+    test: str | Path | None = None,
+    out: str | Path | None = None,
+    encoder: str | None = None,
+    image_size: int | None = None,
+    device: str = "auto",
+    resume: str | Path | None = None,
+    quiet: bool = False,
+) -> Contest:
+    """Give each method the same budget, several seeds, and say which suits this data.
+
+    Args:
+        data: anything in files that `pretrain` takes, or an array; its classes, where it has some, only score what was learned.
+        methods: ids with commas between them, or all that learn from such data.
+        minutes: budget: training time of a method, shared by its seeds.
+        images: budget instead of minutes: items that each run sees.
+        seeds: runs of each method; 2 or more for intervals.
+        test: labelled data to score on; without it a fifth of the labelled items of the data, whose labels no method trains on.
+        out: the contest's folder; contest-TIME when not given.
+        encoder: the network of all methods; each method's own when not given.
+        image_size: side in pixels, as for pretrain.
+        device: auto, cpu, cuda or cuda:N.
+        resume: go on with this contest where it was.
+        quiet: no progress on stderr.
+
+    Returns:
+        The contest; a method that fails is named with its reason, and the others go on.
+
+    Raises:
+        ValueError: arguments that do not fit together or the data.
+        Stopped: a signal came; the contest can be resumed.
+    """
+    progress = Progress(quiet=quiet)
+    if resume is not None:
+        folder = Path(resume)
+        if not (folder / "contest.json").is_file():
+            raise ValueError(f"{folder}: no contest.json in it; expected the folder of `selfsup compare`")
+    else:
+        if data is None:
+            raise ValueError("compare needs data: a folder, an archive, an array ..., or resume=CONTEST")
+        settings = {"encoder": encoder, "image_size": image_size, "device": device}
+        folder = _create(data, methods, minutes=minutes, images=images, seeds=seeds, test=test, out=out, settings=settings)
+    plan = read_json(folder / "contest.json")
+    judge = Judge(_open(plan["data"]["source"], plan), _open(plan["test"], plan) if plan["test"] else None)
+    for method, seed in _missing(folder, plan):
+        progress.say(f"{method}, seed {seed}: {_budget(plan)}")
+        row = _run(folder, plan, method, seed, judge)
+        with (folder / "results.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        progress.say(_in_words(row))
+        _write(folder, plan, judge)
+    _write(folder, plan, judge)
+    return Contest(folder)
+
+
+def _create(
+    data: str | Path | np.ndarray,
+    methods: str | Sequence[str],
+    *,
+    minutes: float | None,
+    images: int | None,
+    seeds: int,
+    test: str | Path | None,
+    out: str | Path | None,
+    settings: Mapping[str, Any],
+) -> Path:
+    """Check everything that can be checked before hours are spent, and write `contest.json`."""
+    check_numbers({"minutes": minutes, "images": images, "seeds": seeds})
+    if (minutes is None) == (images is None):
+        raise ValueError("a contest needs a budget: --minutes of training for each method, or --images that each run sees")
+    folder = Path(out) if out else Path(f"contest-{time.strftime('%Y%m%d-%H%M%S')}")
+    if (folder / "contest.json").exists():
+        raise ValueError(f"{folder}: there is a contest already; go on with `selfsup compare --resume {folder}`, or choose another --out")
+    if isinstance(data, np.ndarray):
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / "data.npy", data, allow_pickle=False)  # each run is a process of its own, and opens it
+        data = folder / "data.npy"
+    items = open_data(data, image_size=settings["image_size"])
+    if not Path(items.source).is_absolute():
+        raise ValueError(f"compare takes data in files, or an array; got {items.source}")
+    plan = {
+        "data": {"source": items.source, "items": len(items), "classes": list(items.classes), "kind": items.kind},
+        "test": None if test is None else str(Path(test).absolute()),
+        "methods": _chosen(methods, items),
+        "budget": {"images": images} if minutes is None else {"minutes": minutes / seeds},
+        "seeds": seeds,
+        "encoder": settings["encoder"],
+        "device": settings["device"],
+        "labelled": items.labels is not None or test is not None,
+        "versions": {"selfsup": selfsup.__version__, "python": platform.python_version()},
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "command": shlex.join(["selfsup", *sys.argv[1:]]) if Path(sys.argv[0]).name in ("selfsup", "__main__.py") else "python",
+    }
+    plan["data"]["image_size"] = items.image_size
+    judge = Judge(items, None if test is None else _open(str(Path(test).absolute()), plan))
+    plan |= {"evaluated_on": judge.counts, "watched": judge.watched, "labelled": judge.counts is not None}
+    folder.mkdir(parents=True, exist_ok=True)
+    replace_file(folder / "contest.json", json.dumps(plan, indent=1).encode())
+    return folder
+
+
+def _chosen(methods: str | Sequence[str], items: Items) -> list[str]:
+    kind = f"{items.kind}s"
+    fitting = [m for m in METHODS if kind in describe(m).modality]
+    if methods == "all":
+        return [m for m in fitting if "label" not in describe(m).shown]  # a contest is among those that need none
+    chosen = [m.strip() for m in methods.split(",")] if isinstance(methods, str) else list(methods)
+    for method in chosen:
+        method_class(method)
+        if method not in fitting:
+            raise ValueError(f"{method} learns from {describe(method).modality}, but {items.source} holds {kind}")
+    if len(set(chosen)) < len(chosen) or not chosen:
+        raise ValueError(f"a contest needs methods, each of them once; got {', '.join(chosen) or 'none'}")
+    return chosen
+
+
+def _open(source: str, plan: Mapping[str, Any]) -> Items:
+    return open_data(source, image_size=plan["data"]["image_size"] or None)
+
+
+def read_rows(folder: Path) -> list[dict[str, Any]]:
+    """The lines of `results.jsonl`; one that a kill cut short is left out, and its run is looked at again."""
+    path = folder / "results.jsonl"
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows
+
+
+def _missing(folder: Path, plan: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """Runs to do; all methods once before any twice, so that an interrupted contest compares."""
+    done = {(row["method"], row["seed"]) for row in read_rows(folder)}
+    for seed in range(plan["seeds"]):
+        for method in plan["methods"]:
+            if (method, seed) not in done:
+                yield method, seed
+
+
+def _run(folder: Path, plan: Mapping[str, Any], method: str, seed: int, judge: Judge) -> dict[str, Any]:
+    """Train in a process of its own, so that one's memory and faults are not another's; then measure."""
+    run = folder / "runs" / f"{method}-{seed}"
+    errors = folder / "runs" / f"{method}-{seed}.txt"
+    if (run / "config.json").exists():
+        arguments = ["--resume", str(run)]
+    else:
+        shutil.rmtree(run, ignore_errors=True)  # killed before it had begun
+        arguments = [method, plan["data"]["source"], "--out", str(run), "--seed", str(seed), *_options(plan, method)]
+    errors.parent.mkdir(exist_ok=True)
+    status, peak = run_alone([sys.executable, "-m", "selfsup", "pretrain", *arguments, "--quiet"], errors)
+    if status in STOPPED:
+        raise Stopped(STOPPED[status])
+    row: dict[str, Any] = {"method": method, "seed": seed, "peak_mib": round(peak, 1)}
+    if status != 0:
+        said = errors.read_text(errors="replace").strip().splitlines()
+        return {**row, "state": "failed", "error": said[-1].removeprefix("selfsup: ") if said else f"ended with status {status}"}
+    return {**row, "state": "finished", "error": "", **judge.measure(run)}
+
+
+def _options(plan: Mapping[str, Any], method: str) -> list[str]:
+    budget, options = plan["budget"], ["--device", plan["device"]]
+    if "minutes" in budget:
+        options += ["--minutes", str(budget["minutes"])]
+    else:
+        batch = min(method_class(method).recipe.batch_size, plan["data"]["items"])
+        options += ["--steps", str(max(1, round(budget["images"] / batch)))]
+    if plan["encoder"]:
+        options += ["--encoder", plan["encoder"]]
+    if plan["data"]["image_size"]:
+        options += ["--image-size", str(plan["data"]["image_size"])]
+    return options
+
+
+def _write(folder: Path, plan: Mapping[str, Any], judge: Judge) -> None:
+    from selfsup.report import write_contest
+
+    kept = folder / "baselines.json"
+    if not kept.exists():
+        network = "mlp" if plan["data"]["kind"] == "vector" else plan["encoder"] or "small"
+        replace_file(kept, json.dumps(judge.baselines(network)).encode())
+    result = summarise(read_rows(folder), plan["methods"], read_json(kept))
+    replace_file(folder / "result.json", json.dumps(result, indent=1).encode())
+    write_contest(folder)
+
+
+def _budget(plan: Mapping[str, Any]) -> str:
+    budget = plan["budget"]
+    return f"{budget['minutes']:.3g} minutes" if "minutes" in budget else f"{budget['images']:,} items"
+
+
+def _in_words(row: Mapping[str, Any]) -> str:
+    if row["state"] != "finished":
+        return f"  failed: {row['error']}"
+    knn = f"kNN {100 * row['knn_top1']:.1f} %, " if row["knn_top1"] is not None else ""
+    return f"  {knn}RankMe {row['rankme']:.1f}, LiDAR {row['lidar']:.1f}, {row['images_per_second']:.0f} items/s, {row['peak_mib']:.0f} MiB"
+
+
+def as_table(result: Mapping[str, Any]) -> Table:
+    """The ranking for a terminal: means over seeds, half of the 95 % interval beside the accuracies."""
+    first = next((m for m in result["methods"].values() if m["few_label"]), None)
+    counts = [n for n in ("10",) if first and n in first["few_label"]]
+    caption = "means over seeds, 95 % intervals; 10 labels: of each class; LiDAR and the rest are on the page"
+    columns = [
+        Column(name, no_wrap=True) for name in ("", "kNN %", "linear %", *(f"{n} labels %" for n in counts), "RankMe", "items/s", "MiB")
+    ]
+    table = Table(*columns, box=SIMPLE, caption=caption, padding=(0, 1, 0, 0))
+    for method in [*result["ranking"], *(m for m in result["methods"] if m not in result["ranking"])]:
+        found = result["methods"][method]
+        if not found["runs"]:
+            table.add_row(method, found["error"] or "not run yet")
+            continue
+        few = [(found["few_label"] or {}).get(n) for n in counts]
+        accuracies = [_with_interval(entry) for entry in (found["knn_top1"], found["linear_top1"], *few)]
+        plain = [f"{found[name]['mean']:.0f}" if found[name] else "" for name in ("rankme", "images_per_second", "peak_mib")]
+        table.add_row(method, *accuracies, *plain)
+    for key, row in (result["baselines"] or {}).items():
+        few = [row["few_label"].get(n) for n in counts]
+        cells = [f"{100 * value:.1f}" if value is not None else "" for value in (row["knn_top1"], row["linear_top1"], *few)]
+        table.add_row({"pixels_pca": "raw pixels, PCA", "untrained": "untrained network"}[key], *cells, style="dim")
+    return table
+
+
+def _with_interval(entry: Mapping[str, float | None] | None) -> str:
+    if not entry or entry["mean"] is None:
+        return ""
+    reach = "" if entry["low"] is None or entry["high"] is None else f" ± {50 * (entry['high'] - entry['low']):.1f}"
+    return f"{100 * entry['mean']:.1f}{reach}"

@@ -1,0 +1,121 @@
+"""What the runs of a contest are measured by: the same items and the same rules for all."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from selfsup.data import Items
+from selfsup.engine.checkpoint import read_json
+from selfsup.evaluation.features import Embed, embed_items
+from selfsup.evaluation.measures import alpha_req, lidar, rankme
+from selfsup.evaluation.pca import pixels_pca
+from selfsup.evaluation.protocol import Protocol, labels_of, matched
+from selfsup.evaluation.table import evaluate_table
+from selfsup.models import build_encoder
+from selfsup.tasks.encoder import TrainedEncoder, load
+from selfsup.tasks.plan import statistics
+from selfsup.views.crops import TwoCrops
+
+WATCHED = 2048  # items whose vectors RankMe and alpha-ReQ see
+TOLD_APART, VIEWS = 512, 10  # items and views of each for LiDAR
+LARGEST_TRAIN, LARGEST_TEST = 10_000, 2_500  # labelled items that are scored on: enough for half a point, and quick
+
+
+class Judge:
+    """Measures encoders.
+
+    Args:
+        items: what the methods learn from.
+        test: labelled items to score on; None to keep a fifth of the labelled ones of `items` for it.
+
+    Attributes:
+        counts: labelled items that score: (those with a label to learn from, those to be named); None without labels.
+        watched: items that the measures without labels see.
+    """
+
+    def __init__(self, items: Items, test: Items | None) -> None:
+        self.items = items
+        order = np.random.default_rng(0).permutation(len(items))
+        self._watched = items.subset(np.sort(order[:WATCHED]))
+        self.watched = len(self._watched)
+        self.parts: tuple[Items, Items] | None = None
+        if test is not None:
+            train, test, _ = matched(items, test)
+            self.parts = _some(train, LARGEST_TRAIN), _some(test, LARGEST_TEST)
+        elif items.labels is not None and len(np.unique(items.labels[items.labels >= 0])) > 1:
+            labelled = order[items.labels[order] >= 0]
+            split = min(len(labelled) // 5, LARGEST_TEST)
+            train, test, _ = matched(items.subset(np.sort(labelled[split:][:LARGEST_TRAIN])), items.subset(np.sort(labelled[:split])))
+            self.parts = train, test
+        self.counts = None if self.parts is None else tuple(len(part) for part in self.parts)
+
+    def measure(self, run: Path) -> dict[str, Any]:
+        """A finished run's figures: see `selfsup.evaluation.contest` and the page."""
+        encoder, config = load(run), read_json(run / "config.json")
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        last = max(lines, key=lambda line: line["step"])
+        z = embed_items(encoder.network, self._watched, encoder.image_size)
+        return {
+            "seconds": last["seconds"],
+            "images": last["images"],
+            "images_per_second": last["images"] / max(last["seconds"], 1e-9),
+            "parameters": sum(p.numel() for p in encoder.network.parameters()),
+            "encoder": config["encoder"]["name"],
+            "rankme": _finite(rankme(z)),
+            "alpha_req": _finite(alpha_req(z)),
+            "lidar": _finite(lidar(self._views(encoder))),
+            "knn_top1": None,
+            "linear_top1": None,
+            "few_label": None,
+            **self._scores(lambda items: embed_items(encoder.network, items, encoder.image_size)),
+            "warnings": list(dict.fromkeys(line["warning"] for line in lines if "warning" in line)),
+            "curve": [{name: line.get(name) for name in ("seconds", "images", "rankme", "knn_top1")} for line in lines if "rankme" in line],
+        }
+
+    def baselines(self, encoder: str) -> dict[str, Any] | None:
+        """Raw pixels and the untrained network of that name by the same rules; None without labels."""
+        if self.parts is None:
+            return None
+        items, (train, test) = self.items, self.parts
+        mean, std = statistics(items)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            network = build_encoder(encoder, channels=items.shape[0], image_size=items.image_size, mean=mean, std=std).eval()
+        pixels = pixels_pca(train, test, network.width, image_size=items.image_size, seed=0)
+        return {
+            "pixels_pca": self._scores(lambda part: pixels[0] if part is train else pixels[1]),
+            "untrained": self._scores(lambda part: embed_items(network, part, items.image_size)),
+        }
+
+    def _scores(self, embed: Embed) -> dict[str, Any]:
+        if self.parts is None:
+            return {}
+        train, test = self.parts
+        row = evaluate_table({"row": lambda: (embed(train), embed(test))}, labels_of(train), labels_of(test), Protocol())["row"]
+        return {**row, "few_label": {count: value["mean"] for count, value in row["few_label"].items()}}
+
+    def _views(self, encoder: TrainedEncoder) -> Tensor:
+        """Vectors (n, q, D) of the same views for every method: SimCLR's crops and colours, or noise on vectors."""
+        items = self._watched.subset(np.arange(min(TOLD_APART, self.watched)))
+        batch = items.batch(np.arange(len(items)))
+        generator = torch.Generator().manual_seed(0)
+        if items.kind == "vector":
+            x = batch["vector"]
+            noise = 0.1 * x.std(dim=0, correction=0)
+            views = [x + noise * torch.randn(x.shape, generator=generator) for _ in range(VIEWS)]
+        else:
+            draw = TwoCrops(encoder.image_size, 0.5, scale=(0.2, 1.0))
+            views = [view for _ in range(VIEWS // 2) for name, view in draw(batch, generator).items() if name in ("first", "second")]
+        return torch.stack([torch.cat([encoder(part).float() for part in view.split(256)]) for view in views], dim=1)
+
+
+def _some(items: Items, largest: int) -> Items:
+    return items.subset(np.sort(np.random.default_rng(0).permutation(len(items))[:largest]))
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
