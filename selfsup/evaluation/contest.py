@@ -68,7 +68,7 @@ def _summary(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _mean(values: Iterable[float | None], largest: float) -> dict[str, float | None] | None:
+def _mean(values: Iterable[float | int | None], largest: float) -> dict[str, float | None] | None:
     known = [float(v) for v in values if v is not None and math.isfinite(v)]
     if not known:
         return None
@@ -89,7 +89,7 @@ def by_label_free(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
         entry = found[method][measure]
         return worth[measure](entry["mean"]) if entry else -math.inf
 
-    def rank(method: str) -> float:
+    def rank(method: str) -> int:
         return sum(sum(score(other, m) > score(method, m) for other in found) for m in worth)
 
     return sorted(found, key=rank)

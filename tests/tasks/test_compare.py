@@ -1,0 +1,137 @@
+"""A contest from the command line: equal budgets, honest failures, and a kill that costs nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import selfsup
+from selfsup.tasks.compare import read_rows
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes that colours tell apart."""
+    folder, draw = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for name, colour in (("blue", 2), ("red", 0)):
+        (folder / name).mkdir()
+        for i in range(40):
+            image = draw.integers(0, 120, (16, 16, 3), dtype=np.uint8)
+            image[:, :, colour] += 120
+            Image.fromarray(image).save(folder / name / f"{i}.png")
+    return folder
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "selfsup", "compare", *map(str, arguments)]
+
+
+SHORT = ("--images", 160, "--seeds", 2)
+
+
+@pytest.fixture(scope="module")
+def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("contest") / "contest"
+    done = subprocess.run(
+        command(photos, "--methods", "rotation,gan", *SHORT, "--out", out, "--json"), capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout) == json.loads((out / "result.json").read_text())
+    return out
+
+
+def test_every_method_gets_the_same_budget_and_is_scored_by_the_same_rules(finished: Path) -> None:
+    rows = read_rows(finished)
+    assert [(row["method"], row["seed"]) for row in rows] == [("rotation", 0), ("gan", 0), ("rotation", 1), ("gan", 1)]
+    assert {row["state"] for row in rows} == {"finished"}
+    assert {row["images"] for row in rows} == {160}
+    for row in rows:
+        assert 0 <= row["knn_top1"] <= 1
+        assert row["peak_mib"] > 100
+        assert row["images_per_second"] == pytest.approx(row["images"] / row["seconds"])
+        assert all(row[measure] > 0 for measure in ("rankme", "alpha_req", "lidar"))
+        assert row["curve"][-1]["images"] == 160
+    plan = json.loads((finished / "contest.json").read_text())
+    assert plan["evaluated_on"] == [64, 16]
+    assert plan["budget"] == {"images": 160}
+    result = selfsup.compare(resume=finished, quiet=True).result
+    assert set(result["baselines"]) == {"pixels_pca", "untrained"}
+    assert result["baselines"]["pixels_pca"]["knn_top1"] > 0.9  # colours are in the pixels
+    page = (finished / "contest.html").read_text()
+    assert result["advice"][0].split(" ")[0] in page
+
+
+def test_a_finished_contest_is_not_run_again(finished: Path) -> None:
+    before = (finished / "results.jsonl").read_bytes()
+    done = subprocess.run(command("--resume", finished), capture_output=True, text=True, check=True)
+    assert (finished / "results.jsonl").read_bytes() == before
+    assert "rotation" in done.stdout
+    assert "seed" not in done.stderr
+
+
+def test_a_killed_contest_goes_on_where_it_was(photos: Path, finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "contest"
+    begin = [*command(photos, "--methods", "rotation,gan", *SHORT, "--out", out), "--quiet"]
+    with subprocess.Popen(begin, start_new_session=True, stdout=subprocess.DEVNULL) as process:
+        while len(read_rows(out)) < 1 or not (out / "runs/gan-0/metrics.jsonl").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)  # alone: the training must notice by itself
+    with (out / "results.jsonl").open("a") as file:
+        file.write('{"method": "gan", "se')  # as a kill while writing leaves it
+    deadline = time.monotonic() + 30
+    while any("runs/gan-0" in " ".join(line) for line in _commands()):
+        assert time.monotonic() < deadline, "the training outlived its contest"
+        time.sleep(0.05)
+    subprocess.run([*command("--resume", out), "--quiet"], check=True, capture_output=True)
+    figures = ("method", "seed", "images", "rankme", "lidar", "knn_top1")
+    assert [[row[f] for f in figures] for row in read_rows(out)] == [[row[f] for f in figures] for row in read_rows(finished)]
+
+
+def _commands() -> list[list[str]]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found.append(path.read_text().split("\0"))
+        except OSError:
+            continue
+    return found
+
+
+def test_a_method_that_cannot_run_is_named_and_the_others_go_on(tmp_path: Path) -> None:
+    out = tmp_path / "contest"
+    images = np.random.default_rng(0).integers(0, 256, (24, 16, 16, 3), dtype=np.uint8)
+    contest = selfsup.compare(images, ["mae", "rotation"], images=48, seeds=1, encoder="small", out=out, quiet=True)
+    rows = {row["method"]: row for row in read_rows(out)}
+    assert rows["mae"]["state"] == "failed"
+    assert "vit" in rows["mae"]["error"]
+    assert "Traceback" not in rows["mae"]["error"]
+    assert rows["rotation"]["state"] == "finished"
+    # No labels: label-free measures rank, and how far to trust them is said.
+    assert contest.result["ranked_by"] == "label-free"
+    assert contest.result["ranking"] == ["rotation"]
+    assert rows["rotation"]["knn_top1"] is None
+    assert contest.result["baselines"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--methods", "rotation"), "needs a budget"),
+        (("--methods", "rotatoin", "--images", 10), 'did you mean "rotation"'),
+        (("--methods", "rotation,rotation", "--images", 10), "each of them once"),
+        (("--methods", "rotation", "--images", -1), "--images must be a positive finite number"),
+    ],
+)
+def test_mistakes_are_one_line(arguments: tuple[object, ...], message: str, photos: Path, tmp_path: Path) -> None:
+    done = subprocess.run(command(photos, *arguments, "--out", tmp_path / "c"), capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "c").exists()
