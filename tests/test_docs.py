@@ -19,7 +19,7 @@ def test_the_page_on_adding_a_method_works_to_the_letter(tmp_path: Path) -> None
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     page = (ROOT / "docs/add-a-method.md").read_text()
     files = re.findall(r"<!-- file: (\S+) -->\n```python\n(.*?)```", page, re.DOTALL)
-    assert [name for name, _ in files] == ["selfsup/methods/simsiam.py", "tests/methods/test_simsiam.py"]
+    assert [name for name, _ in files] == ["selfsup/methods/align_uniform.py", "tests/methods/test_align_uniform.py"]
     for name, text in files:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -28,13 +28,13 @@ def test_the_page_on_adding_a_method_works_to_the_letter(tmp_path: Path) -> None
     methods.write_text(methods.read_text().replace('    "gan": "GAN",\n', '    "gan": "GAN",\n' + line))
     np.save(tmp_path / "images.npy", np.random.default_rng(0).integers(0, 256, (32, 16, 16, 3), dtype=np.uint8))
     for command in (
-        ["pytest", "-q", "tests/methods/test_simsiam.py", "-p", "no:cacheprovider"],
-        ["selfsup", "pretrain", "simsiam", "images.npy", "--steps", "2", "--batch-size", "8", "--out", "run", "--quiet"],
+        ["pytest", "-q", "tests/methods/test_align_uniform.py", "-p", "no:cacheprovider"],
+        ["selfsup", "pretrain", "align_uniform", "images.npy", "--steps", "2", "--batch-size", "8", "--out", "run", "--quiet"],
         ["selfsup", "methods"],
     ):
         done = subprocess.run([sys.executable, "-m", *command], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
-    assert "simsiam" in done.stdout
+    assert "align_uniform" in done.stdout
     assert (tmp_path / "run/encoder/model.safetensors").exists()
 
 

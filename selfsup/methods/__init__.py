@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 METHODS: dict[str, str] = {
     "simclr": "SimCLR",
     "moco": "MoCo",
+    "byol": "BYOL",
+    "simsiam": "SimSiam",
+    "barlow_twins": "BarlowTwins",
+    "vicreg": "VICReg",
     "rotation": "Rotation",
     "denoising": "Denoising",
     "gan": "GAN",
