@@ -57,8 +57,9 @@ def test_the_gradient_is_that_of_the_whole_batch(name: str, rows: int) -> None:
     (loss, expected), (same, found) = gradients(plain, views), gradients(cached, views)
     torch.testing.assert_close(same, loss, rtol=1e-9, atol=0.0)
     assert found.keys() == expected.keys()
+    largest = max(float(g.abs().max()) for g in expected.values())  # some gradients are zero but for rounding
     for key in expected:
-        torch.testing.assert_close(found[key], expected[key], rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(found[key], expected[key], rtol=1e-9, atol=1e-9 * largest)
 
 
 def test_each_part_runs_once_forward_and_once_more_for_its_gradient() -> None:
