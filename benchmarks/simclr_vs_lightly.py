@@ -7,7 +7,7 @@ Every measurement is a process of its own, so that no thread pool or loader of o
 A B ...) within one run. Clocks start after the warm-up updates. "MiB private" is the peak over the process and its workers without mapped
 files (libraries, selfsup's cache), pages that they share counted once. What each contender is:
 
-lightly       its documented CIFAR-10 setting, see lightly_simclr.py: float32, ordinary layout
+lightly       its documented CIFAR-10 setting, see lightly_methods.py: float32, ordinary layout
 lightly-cl    the same with channels-last weights and images
 lightly-bf16  the same under bfloat16 autocast
 lightly-fast  both: its loop as fast as a user can make it without changing lightly
@@ -99,22 +99,22 @@ def check_size(encoder: nn.Module, name: str) -> int:
 
 
 def measure_lightly(arguments: argparse.Namespace, device: torch.device) -> dict:
-    import lightly_simclr
+    import lightly_methods
 
     from selfsup.models import build_encoder
 
     if arguments.encoder == "resnet18":
-        encoder, width = lightly_simclr.resnet18(), 512
+        encoder, width = lightly_methods.resnet18(), 512
     else:
         encoder = build_encoder(
             arguments.encoder, channels=3, image_size=32, mean=[0.0] * 3, std=[1.0] * 3
         )  # lightly's images are standardised
         width = encoder.width
     bf16, channels_last = arguments.only in ("lightly-bf16", "lightly-fast"), arguments.only in ("lightly-cl", "lightly-fast")
-    loader = lightly_simclr.make_loader(arguments.folder, arguments.batch, arguments.workers, pin=device.type == "cuda")
-    model = lightly_simclr.with_head(encoder, width)
+    loader = lightly_methods.make_loader(arguments.folder, arguments.batch, arguments.workers, pin=device.type == "cuda")
+    model = lightly_methods.SimCLR(encoder, width)
     steps, begin = arguments.warmup + arguments.steps, time.perf_counter()
-    for step, _ in enumerate(lightly_simclr.train(model, loader, steps, device=device, bf16=bf16, channels_last=channels_last), 1):
+    for step, _ in enumerate(lightly_methods.train(model, loader, steps, device=device, bf16=bf16, channels_last=channels_last), 1):
         if step == arguments.warmup or step == steps:
             if device.type == "cuda":
                 torch.cuda.synchronize()
