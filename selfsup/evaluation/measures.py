@@ -123,6 +123,13 @@ def alignment(z1: Float[Tensor, "B D"], z2: Float[Tensor, "B D"]) -> float:
 
 
 @torch.no_grad()
+def match(z1: Float[Tensor, "B D"], z2: Float[Tensor, "B D"]) -> float:
+    """Share of images whose other view is nearest to theirs among all B, by cosine: 1 where nothing is lost, 1 / B by chance."""
+    nearest = (F.normalize(z1.double(), dim=1) @ F.normalize(z2.double(), dim=1).T).argmax(dim=1)
+    return float((nearest == torch.arange(len(z1), device=z1.device)).double().mean())
+
+
+@torch.no_grad()
 def uniformity(z: Float[Tensor, "B D"]) -> float:
     """Log of the mean over pairs of rows of exp(-2 squared distance) on the sphere: 0 when all agree, near -4 when spread out; t = 2.
 

@@ -38,6 +38,11 @@ KNOWN = {
         "number",
         "Distance of two views of one image, 0 to 4: low is good, but only while uniformity is low too.",
     ),
+    "match": (
+        "Match",
+        "percent",
+        "Share of images whose second view is nearest to the first among 256. Falling means that the vectors forget what they saw.",
+    ),
     "uniformity": ("Uniformity", "number", "How evenly the vectors fill their sphere: 0 is one single point, near −4 is spread out."),
     "knn_top1": (
         "kNN accuracy",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from selfsup.data import Items
 from selfsup.evaluation.knn import knn_top1
-from selfsup.evaluation.measures import alignment, collapse_warning, deviation, rankme, uniformity
+from selfsup.evaluation.measures import alignment, collapse_warning, deviation, match, rankme, uniformity
 from selfsup.method import Batch, Method
 from selfsup.views.crops import RandomCrop, clean
 
@@ -19,9 +19,9 @@ KNN_TRAIN, KNN_TEST = 2048, 512
 
 
 def make_monitor(items: Items, image_size: int, device: torch.device, seed: int) -> Callable[[Method], dict[str, Any]]:
-    """A function of the method in evaluation mode: RankMe, deviation, alignment, uniformity, kNN, and a warning on collapse.
+    """A function of the method in evaluation mode: RankMe, deviation, alignment, match, uniformity, kNN, and a warning on collapse.
 
-    Alignment is between two light views (crop and flip) of an item, the same for every method so that runs can be compared.
+    Alignment and match are between two light views (crop and flip) of an item, the same for every method so that runs can be compared.
     """
     order = np.random.default_rng(seed).permutation(len(items))
     watched = items.batch(np.sort(order[:WATCHED]))
@@ -35,13 +35,14 @@ def make_monitor(items: Items, image_size: int, device: torch.device, seed: int)
 
     def monitor(method: Method) -> dict[str, Any]:
         z = vectors(method, watched)
-        figures: dict[str, Any] = {"rankme": float(rankme(z)), "deviation": float(deviation(z)), "uniformity": float(uniformity(z))}
+        figures: dict[str, Any] = {"rankme": rankme(z), "deviation": deviation(z), "uniformity": uniformity(z)}
         if image_size:
             generator = torch.Generator(device).manual_seed(seed)
             few = {key: value[:256].to(device) for key, value in watched.items()}
             light = RandomCrop(image_size)
             first, second = (method.embed(light(few, generator)["image"]).float() for _ in range(2))
-            figures["alignment"] = float(alignment(first, second))
+            figures["alignment"] = alignment(first, second)
+            figures["match"] = match(first, second)
         if 0 < split < len(knn_index):
             x = torch.cat([vectors(method, items.batch(part)) for part in np.array_split(knn_index, max(1, len(knn_index) // 512))])
             y = torch.from_numpy(items.labels[knn_index])  # type: ignore[index]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from selfsup.evaluation.measures import alignment, alpha_req, collapse_warning, deviation, lidar, rankme, spearman, uniformity
+from selfsup.evaluation.measures import alignment, alpha_req, collapse_warning, deviation, lidar, match, rankme, spearman, uniformity
 
 
 def test_rankme_is_the_paper_s_formula() -> None:
@@ -131,3 +131,10 @@ def test_spearman_is_scipys() -> None:
         assert spearman(a.tolist(), b.tolist()) == pytest.approx(spearmanr(a, b).statistic)
     assert spearman([1.0, 2.0, 3.0], [10.0, 20.0, 400.0]) == 1
     assert math.isnan(spearman([1.0, 1.0], [1.0, 2.0]))
+
+
+def test_match_counts_those_who_find_themselves() -> None:
+    z = torch.eye(4)
+    assert match(z, 3 * z) == 1
+    assert match(z, z[[1, 0, 2, 3]]) == 0.5
+    assert match(torch.ones(4, 2), torch.ones(4, 2)) == 0.25  # all the same: the first of them is found
