@@ -4,7 +4,7 @@ import math
 from typing import Any, NamedTuple
 
 from selfsup.report.folder import Run, lookup
-from selfsup.report.words import listing, percent, points, real
+from selfsup.report.words import labels, listing, percent, points, real
 
 ROWS = {
     "encoder": ("This encoder", "trained without labels"),
@@ -137,8 +137,3 @@ def _elsewhere(few: dict, focus: int) -> list[str]:
 def _side(own: Measured, other: Measured) -> int:
     """1 where the whole interval lies above the other one, -1 below, 0 where they overlap."""
     return int(own.low > other.high) - int(own.high < other.low)
-
-
-def labels(number: int) -> str:
-    """1 -> "1 label", 10 -> "10 labels"."""
-    return f"{number:,} label{'' if number == 1 else 's'}"
