@@ -93,7 +93,7 @@ class Reader:
         except FileNotFoundError:
             self.missing[name] = absent
         except (OSError, ValueError, RecursionError) as error:
-            self.missing[name] = f"cannot be read: {visible(str(error))}"
+            self.missing[name] = f"damaged and cannot be read: {visible(str(error))}"
         return otherwise
 
 
