@@ -4,7 +4,7 @@ import math
 from typing import Any, NamedTuple
 
 from selfsup.report.folder import Run, lookup
-from selfsup.report.words import listing, percent, points, real
+from selfsup.report.words import labels, listing, percent, points, real
 
 ROWS = {
     "encoder": ("This encoder", "trained without labels"),
@@ -12,6 +12,7 @@ ROWS = {
     "untrained": ("Untrained network", "same network, random weights"),
     "scratch": ("Trained from scratch", "same network, these labels only"),
 }
+MARKERS = {"encoder": "circle", "pixels_pca": "diamond", "untrained": "triangle", "scratch": "square"}
 IN_A_SENTENCE = {
     "pixels_pca": "raw pixels with PCA",
     "untrained": "the untrained network",
@@ -51,12 +52,15 @@ def accuracy(run: Run) -> dict[str, Any] | None:
         "full": [FULL[name] for name in measures],
         "rows": _table(few, full, counts, measures),
         "verdict": _verdict(few, full, focus, measures),
-        "plot": [
-            {"key": key, "name": ROWS[key][0], "points": [[count, *row[count]] for count in sorted(row)]} for key, row in few.items() if row
-        ],
+        "plot": [_drawn(key, row) for key, row in few.items() if row],
         "focus": focus,
         "protocol": [(key, value) for key, value in protocol.items() if value not in (None, [], {})] if isinstance(protocol, dict) else [],
     }
+
+
+def _drawn(key: str, row: dict[int, Measured]) -> dict[str, Any]:
+    points = [[count, *row[count]] for count in sorted(row)]
+    return {"key": key, "look": key, "marker": MARKERS[key], "name": ROWS[key][0], "points": points}
 
 
 def _few_label(stored: Any) -> dict[int, Measured]:
@@ -137,8 +141,3 @@ def _elsewhere(few: dict, focus: int) -> list[str]:
 def _side(own: Measured, other: Measured) -> int:
     """1 where the whole interval lies above the other one, -1 below, 0 where they overlap."""
     return int(own.low > other.high) - int(own.high < other.low)
-
-
-def labels(number: int) -> str:
-    """1 -> "1 label", 10 -> "10 labels"."""
-    return f"{number:,} label{'' if number == 1 else 's'}"

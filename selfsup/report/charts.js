@@ -109,6 +109,23 @@ function onResize(box, draw) {
   }).observe(box);
 }
 
+// Lines and figures of a vertical scale.
+function rows(svg, across, y, left, right, format) {
+  for (const value of across.values) {
+    shape(svg, "line", { class: "grid", x1: left, x2: right, y1: y(value), y2: y(value) });
+    shape(svg, "text", { class: "tick", x: left - 6, y: y(value) + 4, "text-anchor": "end" }, tickText(value, across.step, format));
+  }
+}
+
+// Where a key moves a cursor among `length` places; the first small step only shows it, at the end. Undefined for other keys.
+function keyed(event, at, length) {
+  const move = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -10, PageUp: 10, Home: -1e9, End: 1e9 }[event.key];
+  if (move === undefined) return undefined;
+  event.preventDefault();
+  const to = at !== null ? at + move : move === -1e9 ? 0 : length - 1;
+  return Math.min(length - 1, Math.max(0, to));
+}
+
 // One small multiple. `cursor` is shared: pointing at one curve shows the values of all at that step.
 function drawCurve(figure, curve, best, range, cursor) {
   const box = figure.querySelector(".plot");
@@ -126,11 +143,7 @@ function drawCurve(figure, curve, best, range, cursor) {
     x = (step) => edge.left + ((step - range[0]) / span) * (width - edge.left - edge.right);
     svg.replaceChildren();
     svg.setAttribute("width", width);
-    const across = ticks(low, high, 4);
-    for (const value of across.values) {
-      shape(svg, "line", { class: "grid", x1: edge.left, x2: width - edge.right, y1: y(value), y2: y(value) });
-      shape(svg, "text", { class: "tick", x: edge.left - 6, y: y(value) + 4, "text-anchor": "end" }, tickText(value, across.step, curve.format));
-    }
+    rows(svg, ticks(low, high, 4), y, edge.left, width - edge.right, curve.format);
     [range[0], range[1]].forEach((step, i) => {
       shape(svg, "text", { class: "tick", x: x(step), y: 128, "text-anchor": i ? "end" : "start" }, (i ? "" : "step ") + grouped.format(step));
     });
@@ -183,19 +196,21 @@ function drawCurve(figure, curve, best, range, cursor) {
   svg.addEventListener("pointerleave", () => cursor.set(null));
   svg.addEventListener("blur", () => cursor.set(null));
   svg.addEventListener("keydown", (event) => {
-    const move = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -10, PageUp: 10, Home: -1e9, End: 1e9 }[event.key];
-    if (move === undefined) return;
-    event.preventDefault();
-    const last = curve.x.length - 1;
-    // The first small step only shows the cursor, at the end.
-    const to = cursor.step !== null ? nearest(curve.x, cursor.step) + move : move === -1e9 ? 0 : last;
-    cursor.set(curve.x[Math.min(last, Math.max(0, to))]);
+    const at = keyed(event, cursor.step === null ? null : nearest(curve.x, cursor.step), curve.x.length);
+    if (at !== undefined) cursor.set(curve.x[at]);
   });
   cursor.listeners.push(show);
   onResize(box, draw);
 }
 
-const MARKERS = { encoder: "M-4 0A4 4 0 1 0 4 0A4 4 0 1 0 -4 0Z", scratch: "M-3.6 -3.6H3.6V3.6H-3.6Z", pixels_pca: "M0 -5L5 0L0 5L-5 0Z", untrained: "M0 -4.6L4.6 3.6H-4.6Z" };
+const MARKERS = { circle: "M-4 0A4 4 0 1 0 4 0A4 4 0 1 0 -4 0Z", square: "M-3.6 -3.6H3.6V3.6H-3.6Z", diamond: "M0 -5L5 0L0 5L-5 0Z", triangle: "M0 -4.6L4.6 3.6H-4.6Z" };
+
+// A line and a marker, as a key shows them.
+function swatch(parent, row) {
+  const drawn = shape(parent, "svg", { width: 30, height: 12, viewBox: "-15 -6 30 12", "aria-hidden": "true" });
+  shape(drawn, "path", { class: "line", d: "M-14 0H14" });
+  shape(drawn, "path", { class: "marker", d: MARKERS[row.marker] });
+}
 
 function drawFewLabel(figure, key, few) {
   const box = figure.querySelector(".plot");
@@ -210,15 +225,11 @@ function drawFewLabel(figure, key, few) {
     const height = Math.round(Math.min(380, Math.max(230, width * 0.52)));
     const edge = { left: 34, right: 14, top: 10, bottom: 40 };
     const x = (count) => edge.left + 10 + ((Math.log(count) - first) / span) * (width - edge.left - edge.right - 10);
-    const y = (v) => edge.top + ((high - v) / (high - low)) * (height - edge.top - edge.bottom);
+    const y = (v) => (v === null ? null : edge.top + ((high - v) / (high - low)) * (height - edge.top - edge.bottom));
     svg.replaceChildren();
     svg.setAttribute("width", width);
     svg.setAttribute("height", height);
-    const across = ticks(low, high, 5);
-    for (const value of across.values) {
-      shape(svg, "line", { class: "grid", x1: edge.left, x2: width - edge.right, y1: y(value), y2: y(value) });
-      shape(svg, "text", { class: "tick", x: edge.left - 6, y: y(value) + 4, "text-anchor": "end" }, tickText(value, across.step, "percent"));
-    }
+    rows(svg, ticks(low, high, 5), y, edge.left, width - edge.right, "percent");
     shape(svg, "line", { class: "chosen", x1: x(at), x2: x(at), y1: edge.top, y2: height - edge.bottom });
     let right = -Infinity;
     for (const count of few.counts) {
@@ -229,10 +240,10 @@ function drawFewLabel(figure, key, few) {
     shape(svg, "text", { class: "tick", x: (edge.left + width - edge.right) / 2, y: height - 4, "text-anchor": "middle" }, "labels per class");
     for (const row of [...few.plot].reverse()) {
       const xs = row.points.map((p) => x(p[0]));
-      const group = shape(svg, "g", { class: "row " + row.key });
+      const group = shape(svg, "g", { class: "row " + row.look, "data-row": row.key });
       shape(group, "path", { class: "band", d: area(xs, row.points.map((p) => y(p[2])), row.points.map((p) => y(p[3]))) });
       shape(group, "path", { class: "line", d: path(xs, row.points.map((p) => y(p[1]))) });
-      row.points.forEach((p, i) => shape(group, "path", { class: "marker", d: MARKERS[row.key], transform: `translate(${xs[i]} ${y(p[1])})` }));
+      row.points.forEach((p, i) => shape(group, "path", { class: "marker", d: MARKERS[row.marker], transform: `translate(${xs[i]} ${y(p[1])})` }));
     }
     svg.onpointermove = svg.onpointerdown = (event) => choose(few.counts[nearest(few.counts.map(x), event.clientX - svg.getBoundingClientRect().left)], width);
     svg.onpointerleave = () => choose(few.focus ?? few.counts[0], width);
@@ -250,14 +261,13 @@ function drawFewLabel(figure, key, few) {
     html(key, "p", "at", "With " + grouped.format(at) + (at === 1 ? " label" : " labels") + " per class");
     const list = html(key, "ul");
     for (const row of few.plot) {
-      const entry = html(list, "li", "row " + row.key);
-      const swatch = shape(entry, "svg", { width: 30, height: 12, viewBox: "-15 -6 30 12", "aria-hidden": "true" });
-      shape(swatch, "path", { class: "line", d: "M-14 0H14" });
-      shape(swatch, "path", { class: "marker", d: MARKERS[row.key] });
+      const entry = html(list, "li", "row " + row.look);
+      entry.dataset.row = row.key;
+      swatch(entry, row);
       html(entry, "span", "", row.name);
       const point = row.points.find((p) => p[0] === at);
       html(entry, "b", "", point ? printed(point[1], "percent") : "–");
-      html(entry, "small", "", point ? (100 * point[2]).toFixed(1) + "–" + (100 * point[3]).toFixed(1) : "");
+      html(entry, "small", "", point && point[2] !== null ? (100 * point[2]).toFixed(1) + "–" + (100 * point[3]).toFixed(1) : "");
     }
   }
 

@@ -1,6 +1,5 @@
 """What was run, in words: from config.json, status.json and the stored encoder."""
 
-import ast
 import json
 import re
 import shlex
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import selfsup
-from selfsup.methods import METHODS
+from selfsup.methods import describe
 from selfsup.report.curves import KNOWN, trained
 from selfsup.report.folder import Run, lookup
 from selfsup.report.words import UNKNOWN, compact, count, duration, head, plain, real, visible
@@ -23,23 +22,15 @@ Fact = tuple[str, str]
 
 
 def about(method: str) -> dict[str, str]:
-    """What a method's own file says of itself: title, paper, hidden, shown, predicted, as far as they are there."""
-    if method not in METHODS:
-        return {}
-    source = Path(selfsup.__file__).parent / "methods" / f"{method}.py"
+    """What a method's own file says of itself: title, paper, hidden, shown, predicted; nothing of a method that is not there."""
     try:
-        text = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or ""
-    except (OSError, SyntaxError):
+        said = describe(method)
+    except (OSError, SyntaxError, ValueError):
         return {}
-    said = {"title": text.partition("\n")[0].strip().rstrip(".")}
-    if paper := re.search(r"https://[\w./-]+\w", text):
-        said["paper"] = paper[0]
-    for key in ("Hidden", "Shown", "Predicted"):
-        # "Hidden     what is hidden", going on in lines that are indented
-        if found := re.search(rf"^{key}[ ]{{2,}}(.+(?:\n[ ]+\S.*)*)", text, re.MULTILINE):
-            sentence = " ".join(found[1].split())
-            said[key.lower()] = sentence[:1].upper() + sentence[1:]
-    return said
+    found = {"title": said.title.rstrip(".")}
+    if paper := re.search(r"https://[\w./-]+\w", said.paper):
+        found["paper"] = paper[0]
+    return found | {key: text[:1].upper() + text[1:] for key, text in vars(said).items() if key in ("hidden", "shown", "predicted")}
 
 
 def facts(run: Run) -> list[tuple[str, list[Fact]]]:
@@ -117,18 +108,27 @@ def options(run: Run) -> list[Fact]:
     return [(_words(key), plain(value)) for key, value in stored.items()] if isinstance(stored, dict) else []
 
 
-def versions(run: Run) -> list[Fact]:
-    """Library -> version."""
-    stored = run.config.get("versions")
-    return [(key, plain(value)) for key, value in stored.items()] if isinstance(stored, dict) else []
+def versions(config: dict[str, Any]) -> list[Fact]:
+    """Library -> version, that of this page first."""
+    stored = config.get("versions")
+    recorded = [(key, plain(value)) for key, value in stored.items()] if isinstance(stored, dict) else []
+    return [("selfsup, of this page", selfsup.__version__), *recorded]
 
 
-def settings(run: Run) -> str:
+def settings(config: dict[str, Any]) -> str:
     """config.json as text, its list of classes cut where it is long."""
-    config, classes = dict(run.config), run.recorded("data", "classes")
+    shown, classes = dict(config), lookup(config, "data", "classes")
     if isinstance(classes, list) and len(classes) > 50:
-        config["data"] = {**config["data"], "classes": [*classes[:50], f"… and {len(classes) - 50:,} more"]}
-    return head(json.dumps(config, indent=2, ensure_ascii=False), 20_000)
+        shown["data"] = {**config["data"], "classes": [*classes[:50], f"… and {len(classes) - 50:,} more"]}
+    return head(json.dumps(shown, indent=2, ensure_ascii=False), 20_000)
+
+
+def command(config: dict[str, Any]) -> str:
+    """The command line as it was typed."""
+    typed = config.get("command")
+    if typed == "python":
+        return "# started from Python, not from the command line"
+    return head(plain(typed) if typed else UNKNOWN, 4000)
 
 
 def parameters(path: Path) -> int | None:

@@ -61,40 +61,70 @@ def read_run(path: Path) -> Run:
     """
     path = path.absolute()
     try:
-        config = _json(path / "config.json")
+        config = read_json(path / "config.json")
     except (OSError, ValueError) as error:
         raise ValueError(
             f"{path} is no run folder: expected a config.json that can be read, got: {error}; name the folder that "
             f"`selfsup pretrain` printed"
         ) from error
-    missing: dict[str, str] = {}
-
-    def attempt(name: str, read: Callable[[Path], T], otherwise: T, absent: str) -> T:
-        """Read one file; note why where that fails."""
-        try:
-            return read(path)
-        except FileNotFoundError:
-            missing[name] = absent
-        except (OSError, ValueError, RecursionError) as error:
-            missing[name] = f"cannot be read: {visible(str(error))}"
-        return otherwise
-
+    attempt = Reader(path)
     metrics, unreadable = attempt("metrics.jsonl", _metrics, ([], 0), "not there: nothing was logged yet")
     if unreadable:
-        missing["metrics.jsonl"] = f"{count(unreadable)} of its lines cannot be read and were left out"
-    status = attempt("status.json", lambda run: _json(run / "status.json"), {}, "not there: how far the run came is not known")
+        attempt.missing["metrics.jsonl"] = f"{count(unreadable)} of its lines cannot be read and were left out"
+    status = attempt("status.json", lambda run: read_json(run / "status.json"), {}, "not there: how far the run came is not known")
     skipped = attempt("skipped.csv", _skipped, None, "not there: which files were skipped is not known")
-    evaluation = attempt("evaluation.json", lambda run: _json(run / "evaluation.json"), None, "not there: not evaluated yet")
+    evaluation = attempt("evaluation.json", lambda run: read_json(run / "evaluation.json"), None, "not there: not evaluated yet")
     sample = attempt("page/sample.npz", load_sample, None, "not there: no sample of the vectors was kept")
     views = attempt("page/views.npz", load_views, None, "not there: no examples of the views were kept")
-    return Run(path, config, metrics, status, skipped, evaluation, sample, views, missing)
+    return Run(path, config, metrics, status, skipped, evaluation, sample, views, attempt.missing)
 
 
-def _json(path: Path) -> dict[str, Any]:
+class Reader:
+    """Reads the files of a folder one by one; `missing` says of each that could not be read why the page does without it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.missing: dict[str, str] = {}
+
+    def __call__(self, name: str, read: Callable[[Path], T], otherwise: T, absent: str) -> T:
+        """What `read` finds in the folder, or `otherwise`; `absent` is said of a file that is not there."""
+        try:
+            return read(self.folder)
+        except FileNotFoundError:
+            self.missing[name] = absent
+        except (OSError, ValueError, RecursionError) as error:
+            self.missing[name] = f"damaged and cannot be read: {visible(str(error))}"
+        return otherwise
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A file that holds one JSON object, every text in it made printable.
+
+    Raises:
+        ValueError: it holds something else.
+        OSError: it cannot be read.
+    """
     value = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(value, dict):
         raise ValueError(f"expected an object in {path.name}, got {type(value).__name__}")
     return _visible(value)
+
+
+def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The JSON objects of a file, one a line, and how many lines hold none: a process that was killed leaves half a line."""
+    lines: list[dict[str, Any]] = []
+    unreadable = 0
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for text in file:
+            try:
+                line = _visible(json.loads(text))
+            except (ValueError, RecursionError):
+                line = None
+            if isinstance(line, dict):
+                lines.append(line)
+            else:
+                unreadable += bool(text.strip())
+    return lines, unreadable
 
 
 def _visible(value: Any) -> Any:
@@ -109,25 +139,19 @@ def _visible(value: Any) -> Any:
 
 
 def _metrics(run: Path) -> tuple[list[dict[str, Any]], int]:
-    """The lines, and how many could not be read: a run that was killed leaves half a line."""
+    """The lines, and how many could not be read or say no step."""
+    found, unreadable = read_lines(run / "metrics.jsonl")
     lines: list[dict[str, Any]] = []
-    unreadable = 0
-    with (run / "metrics.jsonl").open(encoding="utf-8", errors="replace") as file:
-        for text in file:
-            line: dict[str, Any] = {}
-            try:
-                line = _visible(json.loads(text))
-                step = real(line["step"])
-            except (ValueError, TypeError, KeyError, RecursionError):
-                step = None
-            if step is None:
-                unreadable += bool(text.strip())
-                continue
-            # A resumed run goes back to its checkpoint and trains these steps once more.
-            if lines and lines[-1]["step"] > step:
-                while lines and lines[-1]["step"] >= step:
-                    lines.pop()
-            lines.append(line)
+    for line in found:
+        step = real(line.get("step"))
+        if step is None:
+            unreadable += 1
+            continue
+        # A resumed run goes back to its checkpoint and trains these steps once more.
+        if lines and lines[-1]["step"] > step:
+            while lines and lines[-1]["step"] >= step:
+                lines.pop()
+        lines.append(line)
     return lines, unreadable
 
 

@@ -97,3 +97,8 @@ def plain(value: Any) -> str:
 def listing(parts: list[str]) -> str:
     """["a", "b", "c"] -> "a, b and c"."""
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def labels(number: int) -> str:
+    """1 -> "1 label", 10 -> "10 labels"."""
+    return f"{number:,} label{'' if number == 1 else 's'}"

@@ -1,9 +1,17 @@
-"""A run folder as `selfsup pretrain` and `selfsup evaluate` leave it, from made-up figures and real handwritten digits."""
+"""A run folder as `selfsup pretrain` and `selfsup evaluate` leave it, from made-up figures and real digits; and two readers of its page."""
 
+import base64
 import csv
 import json
 import math
-from collections.abc import Callable
+import os
+import re
+import select
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -212,3 +220,208 @@ def make_run(tmp_path: Path) -> Callable[[], Path]:
         return made[-1]
 
     return make
+
+
+class Parsed(HTMLParser):
+    """Elements, attributes and text of a page, as a browser would find them."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.text, self.scripts, self.styles, self.inside = "", [], [], ""
+        self.source = page.read_text(encoding="utf-8")
+        self.feed(self.source)
+        self.close()
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attributes}))
+        self.inside = tag
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self.inside in ("script", "style"):
+            getattr(self, f"{self.inside}s").append(data)
+        else:
+            self.text += data
+
+    def data(self) -> dict:
+        return json.loads(self.scripts[0])
+
+    def section(self, name: str) -> str:
+        """Text of one section, spaces collapsed."""
+        html = self.source.partition(f'<section id="{name}"')[2].partition("</section>")[0]
+        return " ".join(re.sub(r"<[^>]+>", " ", html).split())
+
+
+@pytest.fixture(scope="session")
+def parse() -> type[Parsed]:
+    """Reads a page: `parse(path)`."""
+    return Parsed
+
+
+CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome", "chrome") if (path := shutil.which(name))), None)
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-extensions",
+    "--hide-scrollbars",
+    "--remote-debugging-pipe",
+)
+
+
+class Browser:
+    """Headless Chromium, spoken to over the two pipes of the DevTools protocol: one JSON object, then a zero byte."""
+
+    def __init__(self, profile: Path) -> None:
+        to_browser, self.write = os.pipe()
+        self.read, from_browser = os.pipe()
+        command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={profile}", "about:blank"]
+        # Chromium reads from descriptor 3 and writes to descriptor 4.
+        shell = ["bash", "-c", f'exec "$@" 3<&{to_browser} 4>&{from_browser}', "bash"]
+        quiet = subprocess.DEVNULL
+        self.process = subprocess.Popen([*shell, *command], pass_fds=(to_browser, from_browser), stdout=quiet, stderr=quiet)
+        os.close(to_browser)
+        os.close(from_browser)
+        self.rest, self.number, self.events, self.session = b"", 0, [], None
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network", "Security"):
+            self.call(f"{domain}.enable")
+
+    def _message(self, until: float) -> dict[str, Any]:
+        while b"\0" not in self.rest:
+            if not select.select([self.read], [], [], max(0.0, until - time.monotonic()))[0]:
+                raise TimeoutError("chromium does not answer")
+            part = os.read(self.read, 1 << 20)
+            if not part:
+                raise RuntimeError(f"chromium ended with status {self.process.wait()}")
+            self.rest += part
+        message, _, self.rest = self.rest.partition(b"\0")
+        return json.loads(message)
+
+    def call(self, method: str, **params: Any) -> dict[str, Any]:
+        self.number += 1
+        command = {"id": self.number, "method": method, "params": params} | ({"sessionId": self.session} if self.session else {})
+        os.write(self.write, json.dumps(command).encode() + b"\0")
+        until = time.monotonic() + 60
+        while True:
+            message = self._message(until)
+            if message.get("id") == self.number:
+                assert "error" not in message, f"{method}: {message['error']}"
+                return message["result"]
+            self._note(message)
+
+    def _note(self, message: dict[str, Any]) -> None:
+        self.events.append(message)
+        if message.get("method") == "Page.javascriptDialogOpening":  # it stops everything until it is answered
+            self.number += 1
+            answer = {"id": self.number, "method": "Page.handleJavaScriptDialog", "params": {"accept": True}, "sessionId": self.session}
+            os.write(self.write, json.dumps(answer).encode() + b"\0")
+
+    def open(self, page: Path, width: int, *, dark: bool = False, height: int = 900) -> None:
+        """Load a page and wait until it has been drawn."""
+        self.events.clear()
+        mobile = width < 700
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile)
+        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
+        self.call("Page.navigate", url=page.absolute().as_uri())
+        until = time.monotonic() + 60
+        while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
+            self._note(self._message(until))
+        drawn = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 50))))"
+        self.evaluate(drawn)
+
+    def evaluate(self, expression: str) -> Any:
+        answer = self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"].get("value")
+
+    def screenshot(self, to: Path, *, full: bool = True) -> None:
+        shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=full)
+        to.write_bytes(base64.b64decode(shot["data"]))
+
+    def key(self, key: str) -> None:
+        text = {"text": key} if len(key) == 1 else {"text": "\r"} if key == "Enter" else {}
+        self.call("Input.dispatchKeyEvent", type="keyDown", key=key, **text)
+        self.call("Input.dispatchKeyEvent", type="keyUp", key=key)
+
+    def mouse(self, kind: str, x: float, y: float) -> None:
+        clicks = {"button": "left", "clickCount": 1} if kind != "mouseMoved" else {}
+        self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **clicks)
+
+    def box(self, selector: str) -> tuple[float, float, float, float]:
+        """Place of an element in the window, after scrolling to it: x, y, width, height."""
+        element = f"document.querySelector({json.dumps(selector)})"
+        self.evaluate(f"{element}.scrollIntoView({{block: 'center'}})")
+        found = self.evaluate(f"{element}.getBoundingClientRect().toJSON()")
+        return found["x"], found["y"], found["width"], found["height"]
+
+    def complaints(self) -> list[Any]:
+        """Console errors and warnings, exceptions, dialogs, and everything that a policy blocked."""
+        bad = []
+        for event in self.events:
+            method, params = event.get("method"), event.get("params", {})
+            console = method == "Runtime.consoleAPICalled" and params["type"] in ("error", "warning", "assert")
+            log = method == "Log.entryAdded" and params["entry"]["level"] in ("error", "warning")
+            if console or log or method in ("Runtime.exceptionThrown", "Page.javascriptDialogOpening"):
+                bad.append(params)
+        return bad
+
+    def requests(self) -> list[str]:
+        """Addresses outside the page itself that were asked for."""
+        urls = [event["params"]["request"]["url"] for event in self.events if event.get("method") == "Network.requestWillBeSent"]
+        return [url for url in urls if not url.startswith("data:")]
+
+    def close(self) -> None:
+        try:
+            self.call("Browser.close")
+        except (RuntimeError, OSError, TimeoutError):
+            self.process.terminate()
+        self.process.wait(timeout=20)
+        os.close(self.write)
+        os.close(self.read)
+
+
+INK = """
+(() => {  // the lowest contrast of a text with the ground behind it, WCAG 2
+  const channels = colour => colour.match(/[\\d.]+/g).map(Number);
+  const linear = v => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+  const solid = c => c.length < 4 || c[3] > 0;
+  const ground = e => {
+    while (e && !solid(channels(getComputedStyle(e).backgroundColor))) e = e.parentElement;
+    return e ? channels(getComputedStyle(e).backgroundColor) : [255, 255, 255];
+  };
+  const found = [];
+  for (const e of document.querySelectorAll('body *:not(script, style)')) {
+    const says = [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim());
+    if (!says || !e.getClientRects().length) continue;
+    const style = getComputedStyle(e);
+    const [a, b] = [light(channels(e instanceof SVGElement ? style.fill : style.color)), light(ground(e))];
+    found.push([(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), e.tagName + '.' + e.getAttribute('class')]);
+  }
+  return found.sort((p, q) => p[0] - q[0])[0];
+})()"""
+
+
+@pytest.fixture(scope="session")
+def ink() -> str:
+    """Script that finds the text with the lowest contrast: [contrast, where]."""
+    return INK
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine")
+    started = Browser(tmp_path_factory.mktemp("profile"))
+    yield started
+    started.close()
