@@ -109,7 +109,6 @@ def mutual_information(loss: Tensor, candidates: int) -> Tensor:
     return math.log(candidates) - loss.detach()
 
 
-@full_precision
 def nt_xent(first: Float[Tensor, "B D"], second: Float[Tensor, "B D"], temperature: float) -> Float[Tensor, ""]:
     """Normalised temperature-scaled cross entropy (SimCLR, 2002.05709, equation 1); row i of each is image i.
 
@@ -119,13 +118,36 @@ def nt_xent(first: Float[Tensor, "B D"], second: Float[Tensor, "B D"], temperatu
     Raises:
         ValueError: fewer than two images, so that no view has a negative.
     """
-    if len(first) < 2:
-        raise ValueError(f"nt_xent needs at least 2 images for negatives, got {len(first)}")
-    z = F.normalize(torch.cat([first, second]), dim=1)  # (2B, D)
-    queries = z / temperature
-    positive = (queries * z.roll(len(first), dims=0)).sum(dim=1)
-    keys, own = _candidates(z)
-    return (log_partition(queries, keys, own) - positive).mean()
+    return poly_view(torch.stack([first, second]), temperature)
+
+
+@full_precision
+def poly_view(z: Float[Tensor, "V B D"], temperature: float) -> Float[Tensor, ""]:
+    """NT-Xent for any number of views of an image: each of the others is a positive of its own, beside the views of all other images.
+
+    Shidani and others, ICLR 2024, the arithmetic mean of section 3.3. https://arxiv.org/abs/2403.05490
+
+    Args:
+        z: V views of each image, 2 or more; they are normalised here.
+        temperature: tau, no unit.
+
+    Returns:
+        Mean over the V (V - 1) B pairs, in nats; log(V (B - 1) + 1) when every projection is the same.
+
+    Raises:
+        ValueError: fewer than two images or views.
+    """
+    views, images, _ = z.shape
+    if views < 2 or images < 2:
+        raise ValueError(f"a contrast needs at least 2 images for negatives and 2 views of each, got {images} images and {views} views")
+    z = F.normalize(z, dim=2)
+    flat = z.flatten(0, 1)
+    keys, own = _candidates(flat)
+    together = own.view(views, images).T.repeat(views, 1)  # of each view, all views of its image, itself included: (V B, V)
+    negatives = log_partition(flat / temperature, keys, together).view(views, images)
+    positives = torch.einsum("vbd,wbd->vwb", z, z) / temperature
+    loss = torch.logaddexp(negatives[:, None], positives) - positives
+    return (loss.sum() - loss.diagonal().sum()) / (views * (views - 1) * images)
 
 
 @full_precision
@@ -153,7 +175,7 @@ def supcon(z: Float[Tensor, "B D"], group: Int[Tensor, " B"], temperature: float
     # The mean over partners of q . k is q . (sum of their k): no matrix of pairs.
     sums = torch.zeros(len(names), z.shape[1], dtype=z.dtype, device=z.device).index_add(0, place, keys)
     positive = (queries * (sums[place[own]] - z)).sum(dim=1) / partners
-    return (log_partition(queries, keys, own) - positive).mean()
+    return (log_partition(queries, keys, own[:, None]) - positive).mean()
 
 
 def _candidates(z: Float[Tensor, "B D"]) -> tuple[Float[Tensor, "M D"], Int[Tensor, " B"]]:
@@ -164,7 +186,7 @@ def _candidates(z: Float[Tensor, "B D"]) -> tuple[Float[Tensor, "M D"], Int[Tens
 def log_partition(
     queries: Float[Tensor, "B D"],
     keys: Float[Tensor, "M D"],
-    left_out: Int[Tensor, " B"] | None = None,
+    left_out: Int[Tensor, "B n"] | None = None,
     *,
     rows: int = ROWS,
     columns: int = COLUMNS,
@@ -174,7 +196,7 @@ def log_partition(
     Args:
         queries: already divided by the temperature.
         keys: the candidates.
-        left_out: for each query the number of one key that is not a candidate, such as the query itself; None for none.
+        left_out: for each query the numbers of the keys that are not its candidates, such as the query itself; None for none.
         rows, columns: sides of the tile that is in memory at a time.
     """
     return _LogPartition.apply(queries, keys, left_out, rows, columns)
@@ -216,6 +238,6 @@ def _tiles(queries: Tensor, keys: Tensor, left_out: Tensor | None, rows: int, co
             tile = torch.mm(queries[i], keys[j].T, out=buffer[: shape[0] * shape[1]].view(shape))
             if left_out is not None:
                 at = left_out[i] - j.start
-                inside = ((at >= 0) & (at < shape[1])).nonzero()[:, 0]
-                tile[inside, at[inside]] = -math.inf
+                row, which = ((at >= 0) & (at < shape[1])).nonzero(as_tuple=True)
+                tile[row, at[row, which]] = -math.inf
             yield i, j, tile

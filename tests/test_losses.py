@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selfsup.distributed import average, average_gradients
-from selfsup.losses import info_nce, log_partition, mutual_information, nce, nce_posterior, nt_xent, supcon
+from selfsup.losses import info_nce, log_partition, mutual_information, nce, nce_posterior, nt_xent, poly_view, supcon
 
 EXACT = {"rtol": 1e-9, "atol": 1e-12}
 
@@ -101,6 +101,29 @@ def test_nt_xent_is_its_equation(images: int, temperature: float) -> None:
     torch.testing.assert_close(nt_xent(first, second, temperature), torch.tensor(naive, dtype=torch.float64), **EXACT)
 
 
+def naive_poly_view(z: Tensor, temperature: float) -> float:
+    """Every ordered pair of views of an image against the views of all other images."""
+    z, total, pairs = F.normalize(z, dim=2), 0.0, 0
+    views, images, _ = z.shape
+    for b in range(images):
+        for v in range(views):
+            others = [z[w, c] for w in range(views) for c in range(images) if c != b]
+            noise = sum(math.exp(float(z[v, b] @ other) / temperature) for other in others)
+            for w in set(range(views)) - {v}:
+                signal = math.exp(float(z[v, b] @ z[w, b]) / temperature)
+                total -= math.log(signal / (signal + noise))
+                pairs += 1
+    return total / pairs
+
+
+@pytest.mark.parametrize(("views", "images", "temperature"), [(2, 3, 0.5), (3, 2, 0.2), (5, 4, 1.0)])
+def test_poly_view_is_its_equation(views: int, images: int, temperature: float) -> None:
+    z = randn(views, images, 5)
+    naive = torch.tensor(naive_poly_view(z, temperature), dtype=torch.float64)
+    torch.testing.assert_close(poly_view(z, temperature), naive, **EXACT)
+    torch.testing.assert_close(poly_view(z.flip(0)[:, torch.randperm(images)], temperature), naive, **EXACT)
+
+
 @pytest.mark.parametrize("group", [[0, 1, 0, 1, 0], [7, 7, 7, 7], [3, -5, -5, 3, 9, 9, 9]])
 def test_supcon_is_its_equation(group: list[int]) -> None:
     z = randn(len(group), 6)
@@ -115,6 +138,7 @@ def test_equal_embeddings_give_the_logarithm_of_the_number_of_candidates() -> No
         (info_nce(same, same, 0.2, same[:1].expand(9, 4)), 10),
         (nt_xent(same, same, 0.5), 11),
         (supcon(same, torch.tensor([0, 0, 0, 1, 1, 1]), 0.5), 5),
+        (poly_view(torch.stack([same, same, same]), 0.5), 3 * 5 + 1),
     ]:
         torch.testing.assert_close(loss, torch.tensor(math.log(candidates)))
         torch.testing.assert_close(mutual_information(loss, candidates), torch.tensor(0.0), atol=1e-6, rtol=0.0)
@@ -177,10 +201,10 @@ def test_tiles_change_neither_value_nor_gradient(rows: int, columns: int, leave_
     q, k = (3 * randn(n, 5, seed=n) for n in (7, 11))
     q.requires_grad_()
     k.requires_grad_()
-    left_out = torch.tensor([10, 0, 3, 3, 5, 1, 9]) if leave_out else None
+    left_out = torch.tensor([[10, 2], [0, 1], [3, 3], [3, 9], [5, 4], [1, 0], [9, 10]]) if leave_out else None
     scores = q @ k.T
     if left_out is not None:
-        scores = scores.masked_fill(F.one_hot(left_out, 11).bool(), -math.inf)
+        scores = scores.masked_fill(F.one_hot(left_out, 11).sum(dim=1).bool(), -math.inf)
     plain, tiled = scores.logsumexp(dim=1), log_partition(q, k, left_out, rows=rows, columns=columns)
     torch.testing.assert_close(tiled, plain, **EXACT)
     weights = randn(7, seed=3)
@@ -208,6 +232,7 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "info_nce": lambda a, b: info_nce(a, b, 0.5),
     "info_nce, negatives": lambda a, b: info_nce(a, b, 0.5, 0.1 * torch.arange(15, dtype=a.dtype).view(5, 3)),
     "nt_xent": lambda a, b: nt_xent(a, b, 0.3),
+    "poly_view": lambda a, b: poly_view(torch.stack([a, b, a + 2 * b]), 0.3),
     "supcon": lambda a, b: supcon(torch.cat([a, b]), torch.cat([a, b])[:, 0].detach().gt(-9).long(), 0.3),
 }
 

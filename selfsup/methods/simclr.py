@@ -1,10 +1,11 @@
 """SimCLR: A Simple Framework for Contrastive Learning of Visual Representations.
 
 Chen, Kornblith, Norouzi and Hinton, ICML 2020. https://arxiv.org/abs/2002.05709
+More than two views: Shidani and others, Poly-View Contrastive Learning, ICLR 2024. https://arxiv.org/abs/2403.05490
 
 Modality   images
-Hidden     which of the other 2B - 1 views in the batch shows the same image.
-Shown      two crops of every image, each with its own colours and blur (section 3).
+Hidden     which of the other views in the batch shows the same image.
+Shown      two or more crops of every image, each with its own colours and blur (section 3).
 Predicted  the partner of every view: softmax over cosine similarities (equation 1).
 
 Axes: B images in the batch, C channels, H height, W width, D projection size.
@@ -16,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from selfsup.losses import nt_xent
+from selfsup.losses import poly_view
 from selfsup.method import Batch, Encoder, Method, Recipe
 from selfsup.models.heads import mlp
 from selfsup.views.crops import TwoCrops
@@ -28,6 +29,8 @@ class SimCLR(Method):
     Args:
         encoder: f, maps (B, C, H, W) to (B, encoder.width).
         image_size: height and width of a crop, in pixels.
+        crops: views of every image, 2 to 8; the paper's is 2. More of them make more of each image and take as much longer; in the
+            same time, with a batch as much smaller, three or four are better than two.
         temperature: tau of equation 1, no unit; the authors use 0.1 on ImageNet, 0.5 on CIFAR-10 in long runs.
         hidden_size: width of g's hidden layer; the paper's is the encoder's, 2048 for ResNet-50.
         projection_size: D, width of g's output, thrown away after training; the paper's is 128.
@@ -44,6 +47,7 @@ class SimCLR(Method):
         encoder: Encoder,
         *,
         image_size: int = 224,
+        crops: int = 3,
         temperature: float = 0.1,
         hidden_size: int = 512,
         projection_size: int = 128,
@@ -54,16 +58,18 @@ class SimCLR(Method):
         super().__init__()
         if temperature <= 0:
             raise ValueError(f"temperature must be positive, got {temperature}")
+        if not 2 <= crops <= 8:
+            raise ValueError(f"crops must be 2 to 8, got {crops}")
         self.encoder = encoder
         self.projector = mlp(encoder.width, hidden_size, projection_size)
         self.temperature = temperature
-        self.views = TwoCrops(image_size, colour_strength, scale=(smallest_crop, 1.0), flip=flip)  # t and t' of algorithm 1
+        self.views = TwoCrops(image_size, colour_strength, scale=(smallest_crop, 1.0), flip=flip, further=crops - 2)  # t, t' of algorithm 1
 
     def loss(self, views: Batch) -> Tensor:
-        # Both views in one pass, so that batch normalisation sees all 2B of them.
-        h = self.encoder(torch.cat([views["first"], views["second"]]))
-        z_first, z_second = self.projector(h).chunk(2)
-        return nt_xent(z_first, z_second, self.temperature)  # equation 1
+        # All views in one pass, so that batch normalisation sees every one of them.
+        shown = [x for x in views.values() if x.ndim == 4]
+        z = self.projector(self.encoder(torch.cat(shown)))
+        return poly_view(z.unflatten(0, (len(shown), -1)), self.temperature)  # equation 1 for two views
 
     def embed(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B width"]:
         return self.encoder(x)  # h, not z: g drops what the augmentations change (section 4.2)

@@ -136,7 +136,7 @@ def make_config(
     name = encoder if isinstance(encoder, str) else "own" if encoder is not None else "mlp" if items.kind == "vector" else chosen.encoder
     return {
         "method": method,
-        "options": dict(options),
+        "options": {**{name: p.default for name, p in method_options(method).items()}, **options},  # a later default changes no run
         "encoder": {"name": name, "channels": channels, "image_size": size},
         "data": {
             "source": items.source,

@@ -41,6 +41,9 @@ def _kept(batch: Batch) -> Batch:
     return {name: batch[name] for name in ("label", "index") if name in batch}
 
 
+FURTHER = ("third", "fourth", "fifth", "sixth", "seventh", "eighth")
+
+
 class TwoCrops:
     """Two views of every image, "first" and "second", of (B, C, image_size, image_size) float32 in [0, 1]; keeps "label" and "index".
 
@@ -57,6 +60,7 @@ class TwoCrops:
         blur: probability of gaussian blur, of both views or of (first, second); None: 0.5, and 0 up to 32 pixels, as the paper does.
         sigma: smallest and largest standard deviation of the blur, in pixels.
         solarize: probability of inverted bright pixels, of both views or of (first, second).
+        further: views beyond the two, drawn like the second: "third" and so on, up to "eighth".
     """
 
     def __init__(
@@ -73,7 +77,10 @@ class TwoCrops:
         blur: float | tuple[float, float] | None = None,
         sigma: tuple[float, float] = (0.1, 2.0),
         solarize: float | tuple[float, float] = 0.0,
+        further: int = 0,
     ) -> None:
+        if not 0 <= further <= len(FURTHER):
+            raise ValueError(f"views beyond the two must be 0 to {len(FURTHER)}, got {further}")
         if blur is None:
             blur = 0.5 if image_size > 32 else 0.0
         blurs = blur if isinstance(blur, tuple) else (blur, blur)
@@ -83,11 +90,11 @@ class TwoCrops:
             Look(image_size, scale, ratio, flip, jitter, (b, c, s, h), gray, p_blur, sigma, p_solarize)
             for p_blur, p_solarize in zip(blurs, solarizes, strict=True)
         )
+        self.looks = {"first": self.first, "second": self.second} | dict.fromkeys(FURTHER[:further], self.second)
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """Draw both views of each image, independently."""
-        first = draw(batch, self.first, generator)
-        return {"first": first, "second": draw(batch, self.second, generator), **_kept(batch)}
+        """Draw all views of each image, independently."""
+        return {name: draw(batch, look, generator) for name, look in self.looks.items()} | _kept(batch)
 
 
 class MultiCrop:

@@ -57,3 +57,22 @@ def test_views_are_two_different_crops_of_the_same_images() -> None:
     views = method.views({"image": images}, torch.Generator().manual_seed(0))
     assert views["first"].shape == views["second"].shape == (6, 3, 8, 8)
     assert not torch.allclose(views["first"], views["second"])
+
+
+def test_further_crops_are_further_views() -> None:
+    method = SimCLR(TinyEncoder(), image_size=8, crops=4)
+    images = torch.randint(0, 256, (6, 3, 12, 12), dtype=torch.uint8)
+    views = method.views({"image": images, "index": torch.arange(6)}, torch.Generator().manual_seed(0))
+    shown = [views[name] for name in ("first", "second", "third", "fourth")]
+    assert len(views) == 5
+    assert not any(torch.allclose(a, b) for i, a in enumerate(shown) for b in shown[:i])
+    z = F.normalize(method.projector(method.encoder(torch.cat(shown))), dim=1).detach().view(4, 6, -1)
+    scores = torch.einsum("vbd,wcd->vbwc", z, z) / method.temperature
+    total = 0.0
+    for v in range(4):
+        for b in range(6):
+            noise = scores[v, b][:, [c for c in range(6) if c != b]].exp().sum()
+            total -= sum(float((scores[v, b, w, b].exp() / (scores[v, b, w, b].exp() + noise)).log()) for w in range(4) if w != v)
+    torch.testing.assert_close(method.loss(views).detach(), torch.tensor(total / (4 * 3 * 6)))
+    with pytest.raises(ValueError, match="crops must be 2 to 8, got 1"):
+        SimCLR(TinyEncoder(), crops=1)
