@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from selfsup.engine.checkpoint import checkpoint_path, load_tensors, steps_saved
+from selfsup.methods import METHODS
 
 STEPS = 4
 
@@ -36,7 +37,7 @@ def losses(run: Path) -> list[float]:
     return [line["loss"] for line in lines if "loss" in line]
 
 
-@pytest.mark.parametrize("method", ["simclr", "moco", "byol", "simsiam", "barlow_twins", "vicreg"])
+@pytest.mark.parametrize("method", METHODS)
 def test_two_processes_equal_one(method: str, images: Path, tmp_path: Path) -> None:
     for devices in (1, 2):
         run = tmp_path / str(devices)
