@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 METHODS: dict[str, str] = {
     "simclr": "SimCLR",
     "moco": "MoCo",
+    "supcon": "SupCon",
     "rotation": "Rotation",
     "denoising": "Denoising",
     "gan": "GAN",
