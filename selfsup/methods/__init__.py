@@ -23,6 +23,8 @@ METHODS: dict[str, str] = {
     "dino": "DINO",
     "mae": "MAE",
     "ijepa": "IJEPA",
+    "supcon": "SupCon",
+    "instance_discrimination": "InstanceDiscrimination",
     "rotation": "Rotation",
     "denoising": "Denoising",
     "gan": "GAN",

@@ -148,7 +148,7 @@ def model_card(network: Encoder, config: Mapping[str, Any]) -> str:
 library_name: selfsup
 tags: [self-supervised, {config["method"]}, feature-extraction]
 ---
-# {config["encoder"]["name"]} trained with {config["method"]}, without labels
+# {config["encoder"]["name"]} trained with {config["method"]}
 
 Maps {config["encoder"]["channels"]}-channel {what} to vectors of {network.width}.
 

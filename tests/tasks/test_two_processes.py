@@ -39,9 +39,10 @@ def losses(run: Path) -> list[float]:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_two_processes_equal_one(method: str, images: Path, tmp_path: Path) -> None:
+    method, *options = method.split()
     for devices in (1, 2):
         run = tmp_path / str(devices)
-        done = subprocess.run(pretrain(method, images, run, devices), check=True, capture_output=True, text=True)
+        done = subprocess.run(pretrain(method, images, run, devices, STEPS, *options), check=True, capture_output=True, text=True)
         assert done.stdout == f"{run}\n"
     np.testing.assert_allclose(losses(tmp_path / "2"), losses(tmp_path / "1"), rtol=1e-5)
     one, two = (load_tensors(checkpoint_path(tmp_path / str(n) / "checkpoints", STEPS), "model") for n in (1, 2))
