@@ -1,4 +1,4 @@
-"""Instance discrimination against equations 4 to 10 of the paper, and its three dictionaries: what is in them, when, and who gets gradient."""
+"""Instance discrimination: what is in each of its three dictionaries, when, and who gets gradient."""
 
 import math
 
