@@ -25,7 +25,8 @@ class Encoder(nn.Module):
 
     Attributes:
         width: length of the vector that `forward` returns.
-        spec: what builds the same network again, as JSON can hold it: "name", "channels" and "image_size".
+        spec: what builds the same network again, as JSON can hold it: "name", "channels" and "image_size", and "pool" of a ViT that
+            averages its patches.
     """
 
     width: int

@@ -80,7 +80,8 @@ def _next(updates: Iterator[Update], forward: Any) -> Update | None:
 def _parameters(optimizers: Mapping[str, Optimizer], player: str) -> list[nn.Parameter]:
     if player not in optimizers:
         raise ValueError(f'an update names the player "{player}"; `players` has {", ".join(optimizers)}')
-    return [p for group in optimizers[player].param_groups for p in group["params"]]
+    # A method may freeze a parameter for a while: it then gets no gradient, and its optimiser leaves it alone, decay and all.
+    return [p for group in optimizers[player].param_groups for p in group["params"] if p.requires_grad]
 
 
 def _add(sums: dict[str, Tensor], key: str, value: Tensor) -> None:

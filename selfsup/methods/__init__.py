@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 METHODS: dict[str, str] = {
     "simclr": "SimCLR",
     "moco": "MoCo",
+    "swav": "SwAV",
+    "dino": "DINO",
+    "mae": "MAE",
+    "ijepa": "IJEPA",
     "rotation": "Rotation",
     "denoising": "Denoising",
     "gan": "GAN",

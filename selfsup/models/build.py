@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ def build_encoder(
     *,
     channels: int,
     image_size: int,
+    pool: Literal["class", "mean"] = "class",
     mean: Sequence[float] | Tensor | None = None,
     std: Sequence[float] | Tensor | None = None,
 ) -> Encoder:
@@ -30,6 +31,7 @@ def build_encoder(
         name: one of `ENCODERS`.
         channels: C of images (B, C, H, W), or D of vectors (B, D).
         image_size: side in pixels that it will mostly see; 0 for vectors.
+        pool: of a ViT, what becomes the vector: its class token, or the mean of its patches' tokens; others have no choice.
         mean, std: statistics of the data, one number a channel in units of the input; None for the encoder's defaults.
 
     Returns:
@@ -48,12 +50,18 @@ def build_encoder(
         raise ValueError(f'encoder "mlp" takes vectors, image_size=0, got image_size={image_size}; for images choose small, for instance')
     if name != "mlp" and image_size < 1:
         raise ValueError(f'encoder "{name}" takes images of at least 1 pixel, got image_size={image_size}; for vectors choose mlp')
-    encoder = _build(name, channels, image_size, _numbers(mean), _numbers(std))
+    if pool != "class" and not name.startswith("vit"):
+        raise ValueError(f'pool={pool!r} is a choice of ViTs only, got encoder "{name}"')
+    encoder = _build(name, channels, image_size, pool, _numbers(mean), _numbers(std))
     vars(encoder)["spec"] = {"name": name, "channels": channels, "image_size": image_size}
+    if pool != "class":
+        encoder.spec["pool"] = pool
     return encoder
 
 
-def _build(name: str, channels: int, image_size: int, mean: list[float] | None, std: list[float] | None) -> Encoder:
+def _build(
+    name: str, channels: int, image_size: int, pool: Literal["class", "mean"], mean: list[float] | None, std: list[float] | None
+) -> Encoder:
     kind, _, size = name.partition("_")
     if kind == "small":
         from selfsup.models.small import Small
@@ -66,7 +74,7 @@ def _build(name: str, channels: int, image_size: int, mean: list[float] | None, 
     if kind == "vit":
         from selfsup.models.vit import ViT
 
-        return ViT(size, channels=channels, image_size=image_size, mean=mean, std=std)
+        return ViT(size, channels=channels, image_size=image_size, pool=pool, mean=mean, std=std)
     if kind == "dcgan":
         from selfsup.models.dcgan import Discriminator
 

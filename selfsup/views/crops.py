@@ -94,16 +94,19 @@ class MultiCrop:
     """A few large views of every image and many small ones: "global_0", "global_1", "local_0", ...; keeps "label" and "index".
 
     The defaults are those of DINO (2104.14294): two global views, of which the first is always blurred and the second seldom, but may be
-    solarized. SwAV (2006.09882): global_scale (0.14, 1.0), local_scale (0.05, 0.14), colours (0.8, 0.8, 0.8, 0.2), blur 0.5 for all.
+    solarized. SwAV (2006.09882): global_scale (0.14, 1.0), local_scale (0.05, 0.14), colours (0.8, 0.8, 0.8, 0.2), blur 0.5 and
+    solarize 0.0 for all.
 
     Args:
-        global_size, local_size: sides of the views in pixels.
+        global_size, local_size: sides of the views in pixels; 224 and 96 in both papers.
         locals_: number of local views.
+        colour_strength: multiplies `colours`; 1.0 for ImageNet, 0.5 for CIFAR-10.
         global_scale, local_scale: smallest and largest area of a crop, as fractions of the image.
         ratio: smallest and largest width / height of a crop.
         flip, jitter, gray: probabilities, of all views.
         colours: strengths of brightness, contrast, saturation and hue.
-        blur: probability of gaussian blur of the first global, the second global and the local views.
+        blur: probability of gaussian blur of the first global, the second global and the local views; None: DINO's 1.0, 0.1 and 0.5, and
+            0 up to a global size of 32 pixels.
         sigma: smallest and largest standard deviation of the blur, in pixels.
         solarize: probability of inverted bright pixels, in the same order.
     """
@@ -114,6 +117,7 @@ class MultiCrop:
         local_size: int,
         locals_: int = 6,
         *,
+        colour_strength: float = 1.0,
         global_scale: tuple[float, float] = (0.4, 1.0),
         local_scale: tuple[float, float] = (0.05, 0.4),
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
@@ -121,15 +125,18 @@ class MultiCrop:
         jitter: float = 0.8,
         colours: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1),
         gray: float = 0.2,
-        blur: tuple[float, float, float] = (1.0, 0.1, 0.5),
+        blur: tuple[float, float, float] | None = None,
         sigma: tuple[float, float] = (0.1, 2.0),
         solarize: tuple[float, float, float] = (0.0, 0.2, 0.0),
     ) -> None:
         if locals_ < 0:
             raise ValueError(f"the number of local views must be at least 0, got {locals_}")
+        if blur is None:
+            blur = (1.0, 0.1, 0.5) if global_size > 32 else (0.0, 0.0, 0.0)
+        b, c, s, h = (colour_strength * x for x in colours)
 
         def look(size: int, scale: tuple[float, float], which: int) -> Look:
-            return Look(size, scale, ratio, flip, jitter, colours, gray, blur[which], sigma, solarize[which])
+            return Look(size, scale, ratio, flip, jitter, (b, c, s, h), gray, blur[which], sigma, solarize[which])
 
         self.looks = {f"global_{i}": look(global_size, global_scale, i) for i in range(2)}
         self.looks |= {f"local_{i}": look(local_size, local_scale, 2) for i in range(locals_)}

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from selfsup.models.vit import Block, ViT
+from selfsup.models.vit import Block, ViT, sincos_positions
 
 
 # timm's vit_tiny, small and base_patch16_224 with num_classes=0.
@@ -91,3 +91,62 @@ def test_mistakes_are_named() -> None:
         ViT("tiny", image_size=32, patch_size=5)
     with pytest.raises(ValueError, match=r"expected \(B, C, 16, 16\), got \(1, 3, 32, 32\)"):
         ViT("tiny", image_size=16)(torch.rand(1, 3, 32, 32))
+
+
+def test_pool_mean_has_no_class_token_and_averages() -> None:
+    torch.manual_seed(0)
+    built = ViT("tiny", image_size=16, pool="mean").eval()
+    after_built = torch.rand(())
+    torch.manual_seed(0)
+    changed = ViT("tiny", image_size=16).eval()
+    changed.drop_class_token()
+    assert torch.equal(torch.rand(()), after_built)  # the same network from the same seed, however it came to be
+    assert built.state_dict().keys() == changed.state_dict().keys()
+    assert "class_token" not in built.state_dict()
+    x = torch.rand(2, 3, 16, 16)
+    assert torch.equal(built(x), changed(x))
+    tokens = built.forward_tokens(built.patches(x))
+    assert tokens.shape == (2, 16, 192)
+    torch.testing.assert_close(built(x), tokens.mean(dim=1))
+    before = changed.positions
+    changed.drop_class_token()
+    assert changed.positions is before  # once is enough
+
+
+@pytest.mark.parametrize("pool", ["class", "mean"])
+def test_absent_tokens_are_looked_at_by_none(pool: str) -> None:
+    torch.manual_seed(0)
+    net = ViT("tiny", image_size=16, pool=pool).eval()
+    x = net.patches(torch.rand(2, 3, 16, 16))
+    absent = torch.zeros(2, 6, dtype=torch.bool)
+    absent[0, 4:] = True
+    together = net.forward_tokens(x[:, :6], absent)
+    extra = int(pool == "class")
+    torch.testing.assert_close(together[0, : 4 + extra], net.forward_tokens(x[:1, :4])[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(together[1], net.forward_tokens(x[1:, :6])[0], rtol=1e-4, atol=1e-5)
+    assert together.isfinite().all()
+
+
+def test_smaller_images_lie_between_the_learned_positions() -> None:
+    torch.manual_seed(0)
+    net = ViT("tiny", image_size=32).eval()
+    x = torch.rand(2, 3, 16, 16)
+    assert net(x).shape == (2, 192)
+    learned = net.positions[:, 1:].detach().transpose(1, 2).view(1, 192, 8, 8)
+    resized = torch.nn.functional.interpolate(learned, size=(4, 4), mode="bicubic").flatten(2).transpose(1, 2)
+    plain = net.embed_patch(net.normalize(x)).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(net.patches(x) - plain, resized.expand(2, -1, -1), rtol=1e-4, atol=1e-5)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert net.patches(x).dtype == torch.float32
+    for wrong in ((2, 3, 18, 18), (2, 3, 16, 12), (2, 3, 36, 36)):
+        with pytest.raises(ValueError, match=r"smaller squares of whole patches"):
+            net(torch.rand(wrong))
+
+
+def test_sines_and_cosines_by_numbers() -> None:
+    positions = sincos_positions(3, 8)  # speeds 1 and 1/100
+    row, column = 2, 1
+    half = [[math.sin(p), math.sin(p / 100), math.cos(p), math.cos(p / 100)] for p in (column, row)]
+    torch.testing.assert_close(positions[row * 3 + column], torch.tensor(half[0] + half[1]))
+    with pytest.raises(ValueError, match="multiple of 4, got 6"):
+        sincos_positions(3, 6)

@@ -36,7 +36,7 @@ def losses(run: Path) -> list[float]:
     return [line["loss"] for line in lines if "loss" in line]
 
 
-@pytest.mark.parametrize("method", ["simclr", "moco"])
+@pytest.mark.parametrize("method", ["simclr", "moco", "swav", "dino", "mae", "ijepa"])
 def test_two_processes_equal_one(method: str, images: Path, tmp_path: Path) -> None:
     for devices in (1, 2):
         run = tmp_path / str(devices)
