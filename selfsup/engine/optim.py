@@ -70,7 +70,11 @@ def _optimizer(params: list[nn.Parameter], recipe: Recipe) -> Optimizer:
     if recipe.optimizer == "adamw":
         return AdamW(groups, lr=recipe.lr, betas=(recipe.momentum, recipe.beta2), fused=True)
     if recipe.optimizer == "sgd":
-        return SGD(groups, lr=recipe.lr, momentum=recipe.momentum, fused=True)
+        sgd = SGD(groups, lr=recipe.lr, momentum=recipe.momentum, fused=True)
+        if recipe.momentum:  # zeros from the start: the fused kernel fails on a weight whose first gradient comes later than others'
+            for p in params:
+                sgd.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        return sgd
     if recipe.optimizer == "lars":
         groups[1]["adapt"] = False
         return LARS(groups, lr=recipe.lr, momentum=recipe.momentum)

@@ -33,17 +33,17 @@ class MoCo(Method):
         encoder: f_q, maps (B, C, H, W) to (B, encoder.width); f_k starts as its copy.
         image_size: height and width of a crop, in pixels.
         version: 1 has a linear projection and no blur; 2, the default, has a hidden layer, blur and weaker hue (the papers have one each).
-        temperature: tau of equation 1, no unit; the papers use 0.07 in version 1, 0.2 in version 2.
+        temperature: tau of equation 1, no unit; the papers use 0.07 in version 1, 0.2 in version 2, short runs want 0.1.
         momentum: m of equation 2, the share of f_k that stays at each step, 0 to 1; the paper's 0.999 suits 10^5 steps and more.
         queue_size: K, number of keys; the paper's is 65,536 on ImageNet, 4,096 on CIFAR-10.
         hidden_size: width of the projection's hidden layer in version 2; the paper's is the encoder's, 2048 for ResNet-50.
         projection_size: D, width of the projection, thrown away after training; the paper's is 128.
         bn_splits: groups of each process's batch that have batch statistics of their own, 1 for none; the paper trains on 8 devices.
-        symmetric: both crops are queries and both are keys, at twice the cost a step; the paper's is not.
+        symmetric: both crops are queries and both are keys, at twice the cost a step; the paper's are not, short runs want it.
         colour_strength: multiplies the strengths of the colour changes, no unit; the paper's is 1.0.
     """
 
-    recipe: ClassVar[Recipe] = Recipe(optimizer="adamw", lr=2e-3, batch_size=256, weight_decay=1e-2)
+    recipe: ClassVar[Recipe] = Recipe(optimizer="adamw", lr=1.4e-3, batch_size=128, weight_decay=1e-2)
 
     queue: Tensor
     oldest: Tensor
@@ -54,13 +54,13 @@ class MoCo(Method):
         *,
         image_size: int = 224,
         version: Literal[1, 2] = 2,
-        temperature: float = 0.2,
+        temperature: float = 0.1,
         momentum: float = 0.99,
         queue_size: int = 4096,
         hidden_size: int = 512,
         projection_size: int = 128,
         bn_splits: int = 1,
-        symmetric: bool = False,
+        symmetric: bool = True,
         colour_strength: float = 1.0,
     ) -> None:
         super().__init__()

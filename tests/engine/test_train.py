@@ -81,6 +81,21 @@ def test_a_frozen_teacher_is_in_no_optimizer_and_never_moves() -> None:
     assert torch.equal(method.teacher.weight, before)
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "lars", "adamw"])
+def test_a_weight_that_is_frozen_for_a_while_stays_and_then_starts_afresh(optimizer: str) -> None:
+    method, views = Regression(), {"x": torch.randn(4, 3), "y": torch.randn(4, 1)}
+    optimizers = make_optimizers(method, Recipe(optimizer=optimizer, lr=0.1, weight_decay=0.5))
+    before = method.net.bias.detach().clone()
+    for frozen in (True, True, False):
+        assert torch.equal(method.net.bias, before)  # neither gradient nor decay nor momentum
+        method.net.bias.requires_grad_(not frozen)
+        other = copy.deepcopy(method)
+        train_step(method, [views], optimizers)
+    assert not torch.equal(method.net.bias, before)
+    train_step(other, [views], make_optimizers(other, Recipe(optimizer=optimizer, lr=0.1, weight_decay=0.5)))
+    torch.testing.assert_close(method.net.bias, other.net.bias)  # as the first step of a weight that had never waited
+
+
 def test_a_loss_that_is_not_finite_touches_no_weight() -> None:
     method = Regression()
     before = [p.clone() for p in method.parameters()]

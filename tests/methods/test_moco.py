@@ -32,7 +32,7 @@ class TinyEncoder(Encoder):
 
 def moco(norm: bool = True, **options: float) -> MoCo:
     torch.manual_seed(1)
-    return MoCo(TinyEncoder(norm), image_size=8, **{"queue_size": 10, "hidden_size": 12, "projection_size": 6, "momentum": 0.9} | options)
+    return MoCo(TinyEncoder(norm), image_size=8, **{"queue_size": 10, "hidden_size": 12, "projection_size": 6, "momentum": 0.9, "symmetric": False} | options)
 
 
 def two_views(batch: int, seed: int = 0) -> Batch:
@@ -181,7 +181,7 @@ def test_views_are_those_of_each_version() -> None:
 def test_it_learns_to_find_the_partner() -> None:
     torch.manual_seed(0)
     images = torch.randn(32, 3, 8, 8)
-    method = MoCo(TinyEncoder(norm=False), image_size=8, queue_size=64, hidden_size=32, projection_size=16, momentum=0.9)
+    method = MoCo(TinyEncoder(norm=False), image_size=8, queue_size=64, hidden_size=32, projection_size=16, momentum=0.9, symmetric=False)
     optimizers = {"main": torch.optim.Adam([p for p in method.parameters() if p.requires_grad], lr=1e-2)}
 
     def noisy() -> Batch:
