@@ -32,7 +32,8 @@ class TinyEncoder(Encoder):
 
 def moco(norm: bool = True, **options: float) -> MoCo:
     torch.manual_seed(1)
-    return MoCo(TinyEncoder(norm), image_size=8, **{"queue_size": 10, "hidden_size": 12, "projection_size": 6, "momentum": 0.9, "symmetric": False} | options)
+    small = {"queue_size": 10, "hidden_size": 12, "projection_size": 6, "momentum": 0.9, "symmetric": False}
+    return MoCo(TinyEncoder(norm), image_size=8, **small | options)
 
 
 def two_views(batch: int, seed: int = 0) -> Batch:
