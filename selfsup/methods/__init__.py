@@ -16,6 +16,7 @@ METHODS: dict[str, str] = {
     "simclr": "SimCLR",
     "moco": "MoCo",
     "supcon": "SupCon",
+    "instance_discrimination": "InstanceDiscrimination",
     "rotation": "Rotation",
     "denoising": "Denoising",
     "gan": "GAN",

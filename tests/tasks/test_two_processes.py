@@ -36,11 +36,20 @@ def losses(run: Path) -> list[float]:
     return [line["loss"] for line in lines if "loss" in line]
 
 
-@pytest.mark.parametrize("method", ["simclr", "moco", "supcon"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "simclr",
+        "moco",
+        "supcon",
+        *(f"instance_discrimination --dictionary {dictionary} --noise 32" for dictionary in ("batch", "bank", "queue")),
+    ],
+)
 def test_two_processes_equal_one(method: str, images: Path, tmp_path: Path) -> None:
+    method, *options = method.split()
     for devices in (1, 2):
         run = tmp_path / str(devices)
-        done = subprocess.run(pretrain(method, images, run, devices), check=True, capture_output=True, text=True)
+        done = subprocess.run(pretrain(method, images, run, devices, STEPS, *options), check=True, capture_output=True, text=True)
         assert done.stdout == f"{run}\n"
     np.testing.assert_allclose(losses(tmp_path / "2"), losses(tmp_path / "1"), rtol=1e-5)
     one, two = (load_tensors(checkpoint_path(tmp_path / str(n) / "checkpoints", STEPS), "model") for n in (1, 2))
