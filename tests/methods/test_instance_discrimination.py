@@ -1,4 +1,4 @@
-"""Instance discrimination: what is in each of its three dictionaries, when, and who gets gradient."""
+"""Instance discrimination against equations 4 to 10 of the paper; what its three dictionaries hold, when, and who gets gradient."""
 
 import math
 
