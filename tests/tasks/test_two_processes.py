@@ -15,6 +15,7 @@ import torch
 from selfsup.engine.checkpoint import checkpoint_path, load_tensors, steps_saved
 
 STEPS = 4
+SMALL_STEPS = {"barlow_twins": "0.00001", "vicreg": "0.0001"}  # learning rates where the loss is a large sum, and so is its gradient
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def pretrain(method: str, images: Path, run: Path, devices: int, steps: int = STEPS, *more: str) -> list[str]:
     # Plain gradient descent in small steps: the root of a square that adamw divides by, and large steps, both magnify rounding.
-    size = ["--batch-size", "16", "--steps", str(steps), "--precision", "fp32", "--optimizer", "sgd", "--lr", "0.002"]
+    size = ["--batch-size", "16", "--steps", str(steps), "--precision", "fp32", "--optimizer", "sgd"]
+    size += ["--lr", SMALL_STEPS.get(method, "0.002")]
     where = [str(images), "--out", str(run), "--devices", str(devices), "--quiet"]
     return [sys.executable, "-m", "selfsup", "pretrain", method, *where, *size, *more]
 
@@ -42,7 +44,7 @@ def test_two_processes_equal_one(method: str, images: Path, tmp_path: Path) -> N
         run = tmp_path / str(devices)
         done = subprocess.run(pretrain(method, images, run, devices), check=True, capture_output=True, text=True)
         assert done.stdout == f"{run}\n"
-    np.testing.assert_allclose(losses(tmp_path / "2"), losses(tmp_path / "1"), rtol=1e-5)
+    np.testing.assert_allclose(losses(tmp_path / "2"), losses(tmp_path / "1"), rtol=1e-5, atol=1e-6)
     one, two = (load_tensors(checkpoint_path(tmp_path / str(n) / "checkpoints", STEPS), "model") for n in (1, 2))
     assert one.keys() == two.keys()
     for name in one:
