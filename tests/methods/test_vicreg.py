@@ -167,8 +167,8 @@ def test_it_learns_to_find_the_partner() -> None:
 
 def test_bfloat16_embeddings_are_compared_in_float32() -> None:
     z, z_prime = torch.randn(2, 8, 4, dtype=torch.bfloat16)
+    wide = vicreg(z.float(), z_prime.float(), 25.0, 25.0, 1.0)
     with torch.autocast("cpu", torch.bfloat16):
-        wide = vicreg(z.float(), z_prime.float(), 25.0, 25.0, 1.0)
         torch.testing.assert_close(vicreg(z, z_prime, 25.0, 25.0, 1.0), wide, rtol=0.0, atol=0.0)
 
 
