@@ -1,6 +1,7 @@
 """evaluation.json as a table, a plot and a verdict that claims nothing its intervals do not show."""
 
 import math
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from selfsup.report.folder import Run, lookup
@@ -45,7 +46,7 @@ def accuracy(run: Run) -> dict[str, Any] | None:
     measures = [name for name in FULL if any(row[name] is not None for row in full.values())]
     if not counts and not measures:
         return None
-    focus = _focus(few["encoder"] or dict.fromkeys(counts))
+    focus = nearest_to_ten(few["encoder"] or counts)
     protocol = run.evaluation.get("protocol")
     return {
         "counts": counts,
@@ -75,9 +76,9 @@ def _few_label(stored: Any) -> dict[int, Measured]:
     return row
 
 
-def _focus(row: dict[int, Any]) -> int | None:
-    """Ten labels a class, or what is nearest to it."""
-    return min(row, key=lambda count: abs(math.log(count / 10)), default=None)
+def nearest_to_ten(counts: Iterable[int]) -> int | None:
+    """Of several numbers of labels a class the one that a page speaks of: ten, or what is nearest to it."""
+    return min(sorted(counts), key=lambda count: abs(math.log(count / 10)), default=None)
 
 
 def _table(few: dict, full: dict, counts: list[int], measures: list[str]) -> list[dict[str, Any]]:

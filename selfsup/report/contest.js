@@ -183,7 +183,7 @@ function drawScatter(figure, plot) {
 
   function show() {
     const point = points[at ?? 0];
-    const said = `${data.names[point[2]]}, seed ${point[3]}: ${printed(point[0], "number")}, kNN ${printed(point[1], "percent")}`;
+    const said = `kNN ${printed(point[1], "percent")} at ${printed(point[0], "number")}: ${data.names[point[2]]}, seed ${point[3]}`;
     output.textContent = at !== null ? said : plot.rho === null ? "" : "ρ = " + (plot.rho < 0 ? "−" : "+") + Math.abs(plot.rho).toFixed(2);
     svg.setAttribute("aria-valuenow", (at ?? 0) + 1);
     svg.setAttribute("aria-valuetext", said);

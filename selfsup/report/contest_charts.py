@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from selfsup.report.accuracy import MARKERS
-from selfsup.report.contest_folder import Contest, Entrant, Measured, few_label, measured, nearest_to_ten
+from selfsup.report.accuracy import MARKERS, nearest_to_ten
+from selfsup.report.contest_folder import Contest, Entrant, Measured, few_label, measured
 from selfsup.report.contest_table import BASELINES, COLUMNS, ranking
 from selfsup.report.curves import KNOWN
 from selfsup.report.folder import lookup
@@ -73,7 +73,7 @@ def few(contest: Contest) -> dict[str, Any] | None:
         rows.append({"key": key, "look": key, "marker": MARKERS[key], "name": name, "points": points})
     rows = [row for row in rows if row["points"]]
     counts = sorted({point[0] for row in rows for point in row["points"]})
-    return {"plot": rows, "counts": counts, "focus": nearest_to_ten(set(counts))} if rows else None
+    return {"plot": rows, "counts": counts, "focus": nearest_to_ten(counts)} if rows else None
 
 
 def _points(row: dict[int, Measured]) -> list[list[Any]]:

@@ -1,6 +1,5 @@
 """The folder of a contest as its page needs it: who took part, what was measured, and in plain words what is not there."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -140,8 +139,3 @@ def few_label(stored: Any) -> dict[int, Measured]:
         if accuracy is not None and key.isascii() and key.isdigit() and len(key) < 10 and int(key) > 0:
             found[int(key)] = accuracy
     return dict(sorted(found.items()))
-
-
-def nearest_to_ten(counts: set[int]) -> int | None:
-    """Of several numbers of labels a class the one that a page speaks of: ten, or what is nearest to it."""
-    return min(sorted(counts), key=lambda number: abs(math.log(number / 10)), default=None)

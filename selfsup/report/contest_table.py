@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from selfsup.report.accuracy import ROWS
-from selfsup.report.contest_folder import Contest, Entrant, Measured, few_label, measured, nearest_to_ten
+from selfsup.report.accuracy import ROWS, nearest_to_ten
+from selfsup.report.contest_folder import Contest, Entrant, Measured, few_label, measured
 from selfsup.report.folder import lookup
 from selfsup.report.words import compact, count, head, labels, real
 

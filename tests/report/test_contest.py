@@ -566,7 +566,7 @@ def test_what_is_pointed_at_stands_out_everywhere(browser: Any, contest: Path) -
     least = min(browser.evaluate("JSON.parse(document.getElementById('data').textContent)")["agreement"][0]["points"])
     assert set(browser.evaluate(LIT)) == {f"m{least[2]}"}
     said = browser.evaluate("document.querySelector('.scatter output').textContent")
-    assert said == f"{list(METHODS)[least[2]]}, seed {least[3]}: {least[0]:.4g}, kNN {100 * least[1]:.1f} %"
+    assert said == f"kNN {100 * least[1]:.1f} % at {least[0]:.4g}: {list(METHODS)[least[2]]}, seed {least[3]}"
     browser.evaluate("document.activeElement.blur()")
     assert set(browser.evaluate(LIT)) == everything
     assert browser.complaints() == []
