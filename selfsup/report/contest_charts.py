@@ -106,7 +106,8 @@ def in_words(title: str, rho: float | None, runs: int, methods: int) -> str:
         said = f"{title} says little about which of these runs is more accurate."
     else:
         often = "nearly throughout" if abs(rho) >= 0.8 else "more often than not"
-        said = f"{'Higher' if rho > 0 else 'Lower'} {title} went with higher accuracy {often}."
+        good = f"{title} nearer to 1" if title == LABEL_FREE["alpha_req"] else f"Higher {title}"
+        said = f"{good} went with {'higher' if rho > 0 else 'lower'} accuracy {often}."
     said = f"Rank correlation {f'{rho:+.2f}'.replace('-', '−')} over {count(runs)} runs. {said}"
     # Runs of one method are alike, so it is methods that count. About 5 % of unrelated rankings of n reach 1.96 / sqrt(n - 1).
     if abs(rho) >= 0.4 and (methods < 3 or abs(rho) < 1.96 / math.sqrt(methods - 1)):

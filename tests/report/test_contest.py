@@ -270,7 +270,7 @@ def test_curves_and_points_are_those_of_the_runs(page: Any, contest: Path) -> No
 def test_a_rank_correlation_is_said_in_words() -> None:
     strong = in_words("RankMe", 0.87, 36, 12)
     assert strong == "Rank correlation +0.87 over 36 runs. Higher RankMe went with higher accuracy nearly throughout."
-    assert "Lower α-ReQ went with higher accuracy more often than not" in in_words("α-ReQ", -0.7, 36, 12)
+    assert "α-ReQ nearer to 1 went with lower accuracy more often than not" in in_words("α-ReQ", -0.7, 36, 12)
     assert "−0.70" in in_words("α-ReQ", -0.7, 36, 12)
     # Four methods, whatever the number of their runs: one unrelated order in 24 is the same.
     assert "With 4 methods, that can be chance" in in_words("RankMe", 0.97, 40, 4)
