@@ -35,7 +35,8 @@ def summarise(rows: Sequence[Row], methods: Sequence[str], baselines: Mapping[st
         "methods": for each its "runs", "failed", "error", "warnings", and {"mean", "low", "high"} of every figure (95 %, Student's t).
         "ranking": ids, best first, by "ranked_by": "knn_top1", or "label-free", the mean rank by the three measures.
         "tied_with_best": those whose interval of kNN meets that of the best. "agreement": Spearman's rank correlation of each label-free
-        measure with kNN over all runs (of alpha-ReQ, of how near it is to 1); None without labels. "advice": sentences, the first is the headline. "baselines": as given.
+        measure with kNN over all runs (of alpha-ReQ, of how near it is to 1); None without labels. "advice": sentences, the first is the
+        headline. "baselines": as given.
     """
     found = {method: _summary([row for row in rows if row["method"] == method]) for method in methods}
     done = [method for method in methods if found[method]["runs"]]
