@@ -82,7 +82,7 @@ def case_simsiam() -> Case:
 
 def case_byol() -> Case:
     """The paper's squared distance of unit vectors is 2 + 2 times lightly's negative cosine."""
-    return byol.regression, lambda p, z: 2 + 2 * peer.NegativeCosineSimilarity()(p, z.detach()), pair()
+    return lambda p, z: byol.regression(p, z.detach()), lambda p, z: 2 + 2 * peer.NegativeCosineSimilarity()(p, z.detach()), pair()
 
 
 def case_barlow_twins() -> Case:
