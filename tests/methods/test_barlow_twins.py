@@ -92,6 +92,11 @@ def test_loss_ignores_scale_shift_and_order() -> None:
     assert float(redundancy(z_a[order], z_b, 0.1)) != pytest.approx(float(loss))
 
 
+def test_both_views_get_the_gradient_of_the_loss() -> None:
+    z_a, z_b = (z.requires_grad_() for z in torch.randn(2, 6, 3, dtype=torch.float64))
+    assert torch.autograd.gradcheck(lambda a, b: redundancy(a, b, 0.1), (z_a, z_b))
+
+
 def test_the_loss_is_that_of_both_views_each_alone() -> None:
     method, views = barlow_twins(lambda_=0.3), two_views(7)
     z_a, z_b = (method.projector(method.encoder(views[view])) for view in ("first", "second"))

@@ -105,6 +105,11 @@ def test_loss_ignores_a_common_shift_order_and_side() -> None:
         assert float(vicreg(a, b, 25.0, 25.0, 1.0)) != pytest.approx(float(loss))
 
 
+def test_both_views_get_the_gradient_of_the_loss() -> None:
+    z, z_prime = (x.requires_grad_() for x in 0.7 * torch.randn(2, 6, 3, dtype=torch.float64))
+    assert torch.autograd.gradcheck(lambda a, b: vicreg(a, b, 25.0, 24.0, 2.0), (z, z_prime))
+
+
 def test_the_loss_is_that_of_both_views_each_alone() -> None:
     method, views = tiny(lambda_=3.0, mu=4.0, nu=5.0), two_views(7)
     z, z_prime = (method.expander(method.encoder(views[view])) for view in ("first", "second"))
