@@ -106,7 +106,7 @@ class IJEPA(Method):
     @torch.no_grad()
     def _targets(self, image: Float[Tensor, "B C S S"], which: Int[Tensor, "B M K"]) -> Float[Tensor, "B M K width"]:
         """Cut from the output, not from the input: each target vector has seen the whole image (section 3, "targets")."""
-        s = self.encoder.forward_tokens(self.encoder.patches(image)).float()
+        s = self.encoder.forward_tokens(self.encoder.patches(image))
         s = F.layer_norm(s, s.shape[-1:]) if self.normalised_target else s
         return take(s, which.flatten(1)).unflatten(1, which.shape[1:])
 
