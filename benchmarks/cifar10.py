@@ -10,7 +10,8 @@ Protocol: `selfsup.pretrain` for IMAGES / batch updates with the method's own re
 and 10,000 test images without augmentation; kNN weighted, k = 200, temperature 0.1; linear: logistic regression, its penalty chosen on a
 fifth of the training set. "pretrain_seconds" is the training with its monitors and checkpoints, "evaluate_seconds" all that comes after it.
 
-Baselines beside the methods: `pixels` are the raw ones (cosine), `pixels_pca` those in as many dimensions as the encoder has, `untrained`
+Baselines beside the methods: `pixels` are the raw ones, standardised by channel as an
+encoder sees them (cosine), `pixels_pca` those in as many dimensions as the encoder has, `untrained`
 the network at its start, `scratch` the network trained on all labels for IMAGES images.
 """
 
@@ -122,7 +123,8 @@ def baseline(wanted: dict[str, Any], train: Items, test: Items) -> dict[str, Any
     torch.manual_seed(seed)
     network, trained, direct = build(), 0.0, {}
     if wanted["method"] == "pixels":
-        vectors = [torch.cat([clean(batch, size).flatten(1) for batch in sequential(items, 512)]) for items in (train, test)]
+        shift, scale = (torch.tensor(x).view(-1, 1, 1) for x in (mean, std))
+        vectors = [torch.cat([((clean(x, size) - shift) / scale).flatten(1) for x in sequential(items, 512)]) for items in (train, test)]
     elif wanted["method"] == "pixels_pca":
         vectors = list(pixels_pca(train, test, network.width, image_size=size, seed=seed))
     elif wanted["method"] == "untrained":
