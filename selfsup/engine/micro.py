@@ -21,7 +21,7 @@ class MicroBatches:
     Batch statistics are then those of the rows that run together, as on as many devices; they are recorded once.
 
     Args:
-        method: its outermost `Encoder` modules are changed, teachers' too.
+        method: its `Encoder` modules are changed, teachers' too; of an encoder within another, such as that of patches, the inner one.
         rows: of the encoder's input at a time, all views counted.
     """
 
@@ -29,7 +29,7 @@ class MicroBatches:
         if rows < 1:
             raise ValueError(f"a micro-batch needs at least 1 row, got {rows}")
         self.rows, self.called = rows, False
-        for encoder in _outermost(method):
+        for encoder in _innermost(method):
             vars(encoder)["forward"] = self._in_parts(encoder, encoder.forward)
 
     def check(self) -> None:
@@ -56,12 +56,11 @@ class MicroBatches:
         return in_parts
 
 
-def _outermost(module: nn.Module) -> Iterator[Encoder]:
-    for child in module.children():
-        if isinstance(child, Encoder):
-            yield child
-        else:
-            yield from _outermost(child)
+def _innermost(module: nn.Module) -> Iterator[Encoder]:
+    within = [encoder for child in module.children() for encoder in _innermost(child)]
+    yield from within
+    if isinstance(module, Encoder) and not within:
+        yield module
 
 
 @contextmanager
