@@ -36,7 +36,8 @@ class DINO(Method):
         image_size: height and width of a large crop, in pixels.
         outputs: K, width of the head's output; the paper's is 65,536 on ImageNet.
         student_temperature: tau_s of equation 1, no unit; the paper's is 0.1.
-        teacher_temperature: tau_t, no unit, below tau_s to sharpen; the paper's is 0.07, after a linear warm-up.
+        teacher_temperature: tau_t, no unit, below tau_s to sharpen; the paper's is 0.07, after a linear warm-up, and the default of its
+            code 0.04. Too high and all outputs become equal, the loss log K; short runs want it low.
         first_teacher_temperature: tau_t at the start of the warm-up; the paper's is 0.04.
         temperature_warmup: part of the training in which tau_t goes from the first to the last, 0 to 1; the paper's is 30 epochs of 300.
         momentum: lambda, the share of the teacher that stays at each step, 0 to 1; a cosine brings it to 1. The paper's 0.996 suits 10^5
@@ -67,7 +68,7 @@ class DINO(Method):
         image_size: int = 224,
         outputs: int = 2048,
         student_temperature: float = 0.1,
-        teacher_temperature: float = 0.07,
+        teacher_temperature: float = 0.04,
         first_teacher_temperature: float = 0.04,
         temperature_warmup: float = 0.1,
         momentum: float = 0.99,

@@ -93,7 +93,7 @@ def test_the_head_is_that_of_appendix_c() -> None:
 
 def test_training_is_algorithm_1() -> None:
     """Student, teacher, centre and schedules over five steps; the last layer frozen in the first, the temperature warm after the third."""
-    method = dino(temperature_warmup=0.5, freeze_last_layer=0.2, momentum=0.8, centre_momentum=0.7)
+    method = dino(teacher_temperature=0.07, temperature_warmup=0.5, freeze_last_layer=0.2, momentum=0.8, centre_momentum=0.7)
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.5, weight_decay=0.1)
     gs = nn.ModuleList([copy.deepcopy(method.student), copy.deepcopy(method.student_head)])
     gt = copy.deepcopy(gs)
@@ -229,7 +229,7 @@ def test_a_vit_sees_small_crops_too() -> None:
 
 
 def test_it_learns_to_find_the_partner() -> None:
-    method = dino(norm=False, outputs=256, bottleneck=16, hidden_size=32, teacher_temperature=0.04)
+    method = dino(norm=False, outputs=256, bottleneck=16, hidden_size=32)
     optimizers = {"main": torch.optim.Adam([p for p in method.parameters() if p.requires_grad], lr=1e-2)}
     images = torch.randn(32, 1, 4, 4)
 
