@@ -106,6 +106,8 @@ def compare(
         folder = _create(data, methods, minutes=minutes, images=images, seeds=seeds, test=test, out=out, settings=settings)
     plan = read_json(folder / "contest.json")
     judge = Judge(_open(plan["data"]["source"], plan), _open(plan["test"], plan) if plan["test"] else None)
+    whole = "".join(json.dumps(row) + "\n" for row in read_rows(folder))
+    replace_file(folder / "results.jsonl", whole.encode())  # without a line that was cut short, which the next would only lengthen
     for method, seed in _missing(folder, plan):
         progress.say(f"{method}, seed {seed}: {_budget(plan)}")
         row = _run(folder, plan, method, seed, judge)

@@ -33,7 +33,7 @@ class Net(Encoder):
 
 def two_views(batch: int) -> Batch:
     first, second = torch.rand(2, batch, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    return {"first": first, "second": second}
+    return {"first": first, "second": second, "index": torch.arange(batch)}
 
 
 def gradients(method: Method, views: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -114,7 +114,7 @@ def test_it_works_under_autocast_and_in_the_training_step() -> None:
     method = method_class("simclr")(build_encoder("small", channels=3, image_size=8), image_size=8)
     MicroBatches(method, 6)
     optimizers = {"main": torch.optim.SGD(method.parameters(), lr=0.01)}
-    views = {key: value.float() for key, value in two_views(8).items()}
+    views = {key: value.float() for key, value in two_views(8).items() if key != "index"}
     before = train_step(method, [views], optimizers, autocast=torch.autocast("cpu", torch.bfloat16))["loss"]
     for _ in range(5):
         after = train_step(method, [views], optimizers, autocast=torch.autocast("cpu", torch.bfloat16))["loss"]
