@@ -12,6 +12,7 @@ _HOMES = {
     "load": "selfsup.tasks.encoder",
     "embed": "selfsup.tasks.embed",
     "evaluate": "selfsup.tasks.evaluate",
+    "distill": "selfsup.tasks.distill",
     "SSLTransformer": "selfsup.tasks.sklearn",
 }
 __all__ = list(_HOMES)

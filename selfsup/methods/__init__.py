@@ -17,6 +17,7 @@ METHODS: dict[str, str] = {
     "moco": "MoCo",
     "supcon": "SupCon",
     "instance_discrimination": "InstanceDiscrimination",
+    "cpc": "CPC",
     "rotation": "Rotation",
     "denoising": "Denoising",
     "gan": "GAN",

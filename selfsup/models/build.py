@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +21,8 @@ def build_encoder(
     *,
     channels: int,
     image_size: int,
+    patches: Mapping[str, Any] | None = None,
+    head: Mapping[str, Any] | None = None,
     mean: Sequence[float] | Tensor | None = None,
     std: Sequence[float] | Tensor | None = None,
 ) -> Encoder:
@@ -30,6 +32,8 @@ def build_encoder(
         name: one of `ENCODERS`.
         channels: C of images (B, C, H, W), or D of vectors (B, D).
         image_size: side in pixels that it will mostly see; 0 for vectors.
+        patches: of an encoder of patches, the arguments of `PatchGrid`; None for one of whole images.
+        head: of an encoder that keeps layers of its head, the arguments of `EncoderAndHead`; None for one that does not.
         mean, std: statistics of the data, one number a channel in units of the input; None for the encoder's defaults.
 
     Returns:
@@ -50,6 +54,19 @@ def build_encoder(
         raise ValueError(f'encoder "{name}" takes images of at least 1 pixel, got image_size={image_size}; for vectors choose mlp')
     encoder = _build(name, channels, image_size, _numbers(mean), _numbers(std))
     vars(encoder)["spec"] = {"name": name, "channels": channels, "image_size": image_size}
+    return dress(encoder, patches=patches, head=head)
+
+
+def dress(encoder: Encoder, *, patches: Mapping[str, Any] | None = None, head: Mapping[str, Any] | None = None) -> Encoder:
+    """Put around an encoder what a method had put around it, as its `spec` says; see `build_encoder`."""
+    if patches is not None:
+        from selfsup.models.patch_grid import patch_grid
+
+        encoder = patch_grid(encoder, **patches)
+    if head is not None:
+        from selfsup.models.kept_head import with_head
+
+        encoder = with_head(encoder, **head)
     return encoder
 
 

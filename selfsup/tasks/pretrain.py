@@ -206,6 +206,10 @@ def _train(run: Path, config: dict[str, Any], items: Items, network: nn.Module |
     training = training_of(config)
     device = choose_device("auto" if config["training"]["device"] == "cuda" else config["training"]["device"])
     method = build_method(config, items, network)
+    if method.encoder.spec != config["encoder"]:  # the method has chosen what its encoder looks at, or how it pools
+        config = {**config, "encoder": method.encoder.spec}
+        if rank() == 0:
+            write_config(run, config)
     if is_parallel():
         from selfsup.models.batch_norm import synchronise
 

@@ -42,6 +42,8 @@ def losses(run: Path) -> list[float]:
         "simclr",
         "moco",
         "supcon",
+        "cpc --version 1",
+        "cpc",
         *(f"instance_discrimination --dictionary {dictionary} --noise 32" for dictionary in ("batch", "bank", "queue")),
     ],
 )
