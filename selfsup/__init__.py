@@ -13,6 +13,7 @@ _HOMES = {
     "embed": "selfsup.tasks.embed",
     "evaluate": "selfsup.tasks.evaluate",
     "compare": "selfsup.tasks.compare",
+    "distill": "selfsup.tasks.distill",
     "SSLTransformer": "selfsup.tasks.sklearn",
 }
 __all__ = list(_HOMES)

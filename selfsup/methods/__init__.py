@@ -25,6 +25,7 @@ METHODS: dict[str, str] = {
     "ijepa": "IJEPA",
     "supcon": "SupCon",
     "instance_discrimination": "InstanceDiscrimination",
+    "cpc": "CPC",
     "rotation": "Rotation",
     "denoising": "Denoising",
     "gan": "GAN",

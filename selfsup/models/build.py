@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -22,6 +22,8 @@ def build_encoder(
     channels: int,
     image_size: int,
     pool: Literal["class", "mean"] = "class",
+    patches: Mapping[str, Any] | None = None,
+    head: Mapping[str, Any] | None = None,
     mean: Sequence[float] | Tensor | None = None,
     std: Sequence[float] | Tensor | None = None,
 ) -> Encoder:
@@ -32,6 +34,8 @@ def build_encoder(
         channels: C of images (B, C, H, W), or D of vectors (B, D).
         image_size: side in pixels that it will mostly see; 0 for vectors.
         pool: of a ViT, what becomes the vector: its class token, or the mean of its patches' tokens; others have no choice.
+        patches: of an encoder of patches, the arguments of `PatchGrid`; None for one of whole images.
+        head: of an encoder that keeps layers of its head, the arguments of `EncoderAndHead`; None for one that does not.
         mean, std: statistics of the data, one number a channel in units of the input; None for the encoder's defaults.
 
     Returns:
@@ -56,6 +60,19 @@ def build_encoder(
     vars(encoder)["spec"] = {"name": name, "channels": channels, "image_size": image_size}
     if pool != "class":
         encoder.spec["pool"] = pool
+    return dress(encoder, patches=patches, head=head)
+
+
+def dress(encoder: Encoder, *, patches: Mapping[str, Any] | None = None, head: Mapping[str, Any] | None = None) -> Encoder:
+    """Put around an encoder what a method had put around it, as its `spec` says; see `build_encoder`."""
+    if patches is not None:
+        from selfsup.models.patch_grid import patch_grid
+
+        encoder = patch_grid(encoder, **patches)
+    if head is not None:
+        from selfsup.models.kept_head import with_head
+
+        encoder = with_head(encoder, **head)
     return encoder
 
 

@@ -15,7 +15,7 @@ from selfsup.engine.checkpoint import checkpoint_path, load_tensors, read_json, 
 from selfsup.engine.state import copy_state
 from selfsup.evaluation.features import embed_items
 from selfsup.method import Encoder
-from selfsup.models import build_encoder
+from selfsup.models import build_encoder, dress
 
 FORMAT = 1
 
@@ -106,8 +106,8 @@ def load(path: str | Path, *, best: bool = False, network: Encoder | None = None
         raise ValueError(
             f"{path}: neither model.safetensors nor checkpoints/ in it; expected a run of `selfsup pretrain` or an encoder folder"
         )
-    if network is None:
-        network = network_of(config)
+    around = {key: config["encoder"].get(key) for key in ("patches", "head")}
+    network = network_of(config) if network is None else dress(network, **around)
     with torch.no_grad():
         copy_state(network, tensors, path)
     return TrainedEncoder(network, config)

@@ -85,7 +85,7 @@ def evaluate(
     def build() -> Encoder:
         fresh = network_of(trained.config)
         for name, tensor in trained.network.named_buffers():
-            if name.startswith("normalize."):  # the data's statistics are no training: every network gets them
+            if "normalize" in name.split("."):  # the data's statistics are no training: every network gets them
                 fresh.get_buffer(name).copy_(tensor)
         return fresh
 

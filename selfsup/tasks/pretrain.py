@@ -210,8 +210,9 @@ def _train(run: Path, config: dict[str, Any], items: Items, network: nn.Module |
     training = training_of(config)
     device = choose_device("auto" if config["training"]["device"] == "cuda" else config["training"]["device"])
     method = build_method(config, items, network)
-    if network is None and method.encoder.spec != config["encoder"]:  # the method has chosen how its encoder pools
-        config = {**config, "encoder": method.encoder.spec}
+    chosen = {**method.encoder.spec, "name": config["encoder"]["name"]}
+    if chosen != config["encoder"]:  # the method has chosen what its encoder looks at, how it pools, or what of its head stays
+        config = {**config, "encoder": chosen}
         if rank() == 0:
             write_config(run, config)
     if is_parallel():

@@ -1,5 +1,7 @@
 """SimCLR: views, heads, and one toy problem it must solve; its loss is in tests/test_losses.py."""
 
+import json
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,8 +9,11 @@ from torch import nn
 
 from selfsup.engine.optim import make_optimizers
 from selfsup.engine.train import train_step
+from selfsup.losses import nt_xent
 from selfsup.method import Encoder, Recipe
 from selfsup.methods.simclr import SimCLR
+from selfsup.models import build_encoder
+from selfsup.models.kept_head import with_head
 
 
 class TinyEncoder(Encoder):
@@ -43,12 +48,53 @@ def test_it_learns_to_find_the_partner() -> None:
 def test_mistakes_are_named() -> None:
     with pytest.raises(ValueError, match="temperature must be positive, got 0"):
         SimCLR(TinyEncoder(), temperature=0.0)
+    with pytest.raises(ValueError, match="kept_layers must be 0 to 1 in version 1, whose projector has 1 hidden, got 2"):
+        SimCLR(TinyEncoder(), kept_layers=2)
 
 
 def test_the_head_is_dropped_after_training() -> None:
     method = SimCLR(TinyEncoder(), image_size=8)
     x = torch.rand(4, 3, 8, 8)
     torch.testing.assert_close(method.embed(x), method.encoder(x))
+
+
+def test_version_2_keeps_the_first_layer_of_a_deeper_head() -> None:
+    first, second = (SimCLR(TinyEncoder(), image_size=8, version=v, hidden_size=24, projection_size=6) for v in (1, 2))
+
+    def hidden(module: nn.Module) -> list[tuple[int, int]]:
+        return [(m.in_features, m.out_features) for m in module.modules() if isinstance(m, nn.Linear)]
+
+    assert hidden(first.projector) == [(16, 24), (24, 6)]
+    assert isinstance(first.encoder, TinyEncoder)
+    assert hidden(second.projector) == [(24, 24), (24, 6)]
+    assert hidden(second.encoder) == [(3 * 8 * 8, 16), (16, 24)]
+    second.eval()
+    x = torch.rand(4, 3, 8, 8)
+    f, (linear, norm, relu) = second.encoder.encoder, second.encoder.head  # type: ignore[misc]
+    torch.testing.assert_close(second.embed(x), torch.relu(norm(linear(f(x)))))
+    assert isinstance(relu, nn.ReLU)
+    z = second.projector(second.encoder(x))
+    torch.testing.assert_close(second.loss({"first": x[:2], "second": x[2:]}), nt_xent(z[:2], z[2:], 0.1))
+    assert second.encoder.width == second.embed(x).shape[1] == 24
+
+
+@pytest.mark.parametrize(("version", "kept", "width"), [(1, 1, 24), (2, 0, 16), (2, 2, 24)])
+def test_how_much_of_the_head_is_kept_is_a_choice(version: int, kept: int, width: int) -> None:
+    method = SimCLR(TinyEncoder(), image_size=8, version=version, kept_layers=kept, hidden_size=24, projection_size=6)
+    assert method.encoder.width == width
+    layers = [m for m in (*method.encoder.modules(), *method.projector.modules()) if isinstance(m, nn.Linear)]
+    assert len(layers) == 1 + 1 + version  # the encoder's own, and the whole head
+
+
+def test_the_spec_of_version_2_builds_the_kept_encoder_again() -> None:
+    encoder = SimCLR(build_encoder("small", channels=3, image_size=8), image_size=8, version=2, hidden_size=24).encoder.eval()
+    again = build_encoder(**json.loads(json.dumps(encoder.spec))).eval()
+    again.load_state_dict(encoder.state_dict())
+    x = torch.rand(4, 3, 8, 8)
+    torch.testing.assert_close(again(x), encoder(x))
+    assert with_head(again, hidden_size=24, layers=1) is again  # a run that goes on builds it from its spec
+    with pytest.raises(ValueError, match=r"expected an encoder with 2 layers of 24 on it.*got one with 1 layers of 24"):
+        with_head(again, hidden_size=24, layers=2)
 
 
 def test_views_are_two_different_crops_of_the_same_images() -> None:
