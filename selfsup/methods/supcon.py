@@ -4,7 +4,7 @@ Khosla, Teterwak, Wang, Sarna, Tian, Isola, Maschinot, Liu and Krishnan, NeurIPS
 
 Modality   images
 Hidden     which of the other 2B - 1 views in the batch show the same class; where the label is unknown, the same image.
-Shown      two crops of every image, each with its own colours and blur (section 3.1).
+Shown      two crops of every image, each with its own colours and blur (section 3.1), and the image's label where it has one.
 Predicted  every partner of every view: softmax over cosine similarities, the sum outside the logarithm (equation 2).
 
 Axes: B images in the batch, C channels, H height, W width, D projection size.

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 import selfsup
-from selfsup.tasks.compare import read_rows
+from selfsup.data import open_data
+from selfsup.tasks.compare import _chosen, read_rows
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +119,12 @@ def test_a_method_that_cannot_run_is_named_and_the_others_go_on(tmp_path: Path) 
     assert contest.result["ranking"] == ["rotation"]
     assert rows["rotation"]["knn_top1"] is None
     assert contest.result["baselines"] is None
+
+
+def test_all_are_those_that_need_no_labels(photos: Path) -> None:
+    chosen = _chosen("all", open_data(str(photos)))
+    assert {"simclr", "byol", "mae", "rotation", "gan"} <= set(chosen)
+    assert "supcon" not in chosen
 
 
 @pytest.mark.parametrize(
