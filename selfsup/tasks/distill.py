@@ -132,6 +132,8 @@ def distill(
         "seed": seed,
     }
     run = _folder(Path(out), settings)
+    if (run / "classifier").is_dir():  # written last: all is done
+        return Distilled(run)
     precision: Literal["fp32", "bf16"] = "bf16" if has_fast_bf16(where) else "fp32"
     teacher = train_from_scratch(
         lambda: copy.deepcopy(trained.network).cpu().requires_grad_(True),
