@@ -38,18 +38,7 @@ class TrainedEncoder:
 
     def open(self, data: Any, *, cache: bool = False, **settings: Any) -> Items:
         """The data as this encoder takes it; settings are those of `selfsup.data.open_data`."""
-        if isinstance(data, Items):
-            return data
-        size = self.image_size or None
-        values = self.config["data"]["value_range"]
-        return open_data(
-            data,
-            image_size=size,
-            channels=self.channels if size else None,
-            cache=cache,
-            value_range=tuple(values) if values else None,
-            **settings,
-        )
+        return open_like(self.config, data, cache=cache, **settings)
 
     def embed(self, data: Any, *, batch_size: int = 512) -> np.ndarray:
         """Vectors of all items, (N, width) float32, in the order of `open(data).names`.
@@ -65,6 +54,16 @@ class TrainedEncoder:
         """(B, C, H, W) images in [0, 1], or (B, D) vectors -> (B, width)."""
         with torch.no_grad():
             return self.network(x)
+
+
+def open_like(config: Mapping[str, Any], data: Any, *, cache: bool = False, **settings: Any) -> Items:
+    """Data in the size, channels and range of values that a run has seen, unless `settings` of `selfsup.data.open_data` say otherwise."""
+    if isinstance(data, Items):
+        return data
+    size, values = config["encoder"]["image_size"] or None, config["data"]["value_range"]
+    said: dict[str, Any] = {"image_size": size, "channels": config["encoder"]["channels"] if size else None, "cache": cache}
+    said |= {"value_range": tuple(values) if values else None, **settings}
+    return open_data(data, **said)
 
 
 def save_encoder(folder: Path, network: Encoder, config: Mapping[str, Any]) -> None:
@@ -101,7 +100,9 @@ def load(path: str | Path, *, best: bool = False, network: Encoder | None = None
         config, tensors = read_json(path / "config.json"), load_tensors(path, "model")
     elif (path / "checkpoints").is_dir():
         config = read_json(path / "config.json")
-        tensors = _from_checkpoint(path, best)
+        tensors = {
+            name.removeprefix("encoder."): t for name, t in checkpoint_tensors(path, best=best).items() if name.startswith("encoder.")
+        }
     else:
         raise ValueError(
             f"{path}: neither model.safetensors nor checkpoints/ in it; expected a run of `selfsup pretrain` or an encoder folder"
@@ -125,7 +126,13 @@ def network_of(config: Mapping[str, Any]) -> Encoder:
     return build_encoder(**spec)
 
 
-def _from_checkpoint(run: Path, best: bool) -> dict[str, Tensor]:
+def checkpoint_tensors(run: Path, *, best: bool = False) -> dict[str, Tensor]:
+    """Every tensor of a run's method, from its last or its best checkpoint.
+
+    Raises:
+        ValueError: there is none.
+        DamagedError: it is not what was written.
+    """
     steps = steps_saved(run / "checkpoints")
     if not steps:
         raise ValueError(f"{run}: no checkpoint yet; wait for the first, or go on with `selfsup pretrain --resume {run}`")
@@ -137,7 +144,7 @@ def _from_checkpoint(run: Path, best: bool) -> dict[str, Tensor]:
         step = status["best"]["step"]
     folder = checkpoint_path(run / "checkpoints", step)
     verify_folder(folder)
-    return {name.removeprefix("encoder."): t for name, t in load_tensors(folder, "model").items() if name.startswith("encoder.")}
+    return load_tensors(folder, "model")
 
 
 def model_card(network: Encoder, config: Mapping[str, Any]) -> str:

@@ -183,18 +183,21 @@ def training_of(config: Mapping[str, Any]) -> Training:
     return Training(recipe, **{name: t[name] for name in names}, bf16=t["precision"] == "bf16")
 
 
-def build_method(config: Mapping[str, Any], items: Items, network: nn.Module | None = None) -> Method:
-    """The method, initialised from the run's seed; `network` is the user's own encoder where there is one."""
+def build_method(config: Mapping[str, Any], items: Items | None, network: nn.Module | None = None) -> Method:
+    """The method, initialised from the run's seed; `network` is the user's own encoder where there is one.
+
+    Without items, the statistics of the data are left to the tensors of a checkpoint.
+    """
     torch.manual_seed(config["training"]["seed"])
     spec = config["encoder"]
     if network is None:
-        mean, std = statistics(items)
+        mean, std = statistics(items) if items is not None else (None, None)
         encoder = build_encoder(**spec, mean=mean, std=std)
     else:
         encoder = wrap(network, spec["channels"], spec["image_size"])
     cls = method_class(config["method"])
     wanted = inspect.signature(cls.__init__).parameters
-    given = {"image_size": spec["image_size"], "items": len(items)}
+    given = {"image_size": spec["image_size"], "items": config["data"]["items"] if items is None else len(items)}
     return cls(encoder, **{name: value for name, value in given.items() if name in wanted}, **config["options"])
 
 
