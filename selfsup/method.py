@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 Batch = dict[str, Tensor]
 """Tensors that share their first axis. Raw images: "image" (B, C, H, W) uint8, and "size" (B, 2) int64, the height and
-width that each image fills of its canvas, absent where all fill it. Raw vectors: "vector" (B, D) float32. Where the data has
+width that each image fills of its canvas, absent where all fill it. Raw vectors: "vector" (B, D) float32. Text: "text" (B, T) int64 token numbers. Where the data has
 classes: "label" (B,) int64, -1 for unknown. Always: "index" (B,) int64, the item's number in the data."""
 
 NO_METRICS: Mapping[str, Tensor] = {}
@@ -21,7 +21,7 @@ NO_METRICS: Mapping[str, Tensor] = {}
 class Encoder(nn.Module):
     """A network from a clean input to one vector; it knows no paper.
 
-    Images come as (B, C, H, W) float in [0, 1], vectors as (B, D) float; standardising them is the encoder's first layer.
+    Images come as (B, C, H, W) float in [0, 1], vectors as (B, D) float, text as (B, T) int64 token numbers; standardising them is the encoder's first layer.
 
     Attributes:
         width: length of the vector that `forward` returns.
@@ -49,6 +49,8 @@ class Recipe:
         warmup: fraction of the run in which the rate climbs from zero, 0 to 1.
         clip: largest gradient norm of a player, infinite for none.
         encoder: the network this paper is known for, used where the user names none.
+        tokenizer: of text, learned where the user names none: "wordpiece", "bpe", "character" or "word".
+        sequence_length: of text, tokens in an item.
     """
 
     optimizer: Literal["adamw", "sgd", "lars"] = "adamw"
@@ -61,6 +63,8 @@ class Recipe:
     warmup: float = 0.05
     clip: float = float("inf")
     encoder: str = "small"
+    tokenizer: str = "wordpiece"
+    sequence_length: int = 128
 
 
 class Update(NamedTuple):
@@ -83,6 +87,11 @@ class Method(nn.Module):
     encoder: Encoder
     views: Callable[[Batch, torch.Generator], Batch]
     recipe: ClassVar[Recipe] = Recipe()
+
+    @classmethod
+    def layout(cls, options: Mapping[str, Any]) -> Literal["packed", "stream", "sentences", "pairs"]:
+        """How text is cut into items for the method with these options of its own; see `selfsup.data.tokens.TextStore`."""
+        return "packed"
 
     def loss(self, views: Batch) -> Tensor:
         """Scalar cost of a wrong guess. Random numbers here come from torch's global generator, seeded anew at every step."""

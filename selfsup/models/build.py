@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from selfsup.method import Encoder
 from selfsup.models.normalize import Normalize
 
-ENCODERS = ("small", "resnet18", "resnet34", "resnet50", "vit_tiny", "vit_small", "vit_base", "dcgan", "mlp")
-"""Names that `build_encoder` knows; "mlp" takes vectors, all others images."""
+TEXT = ("bert_tiny", "bert_mini", "bert_small", "bert_medium", "bert_base", "gpt_nano", "gpt_mini", "gpt2")
+ENCODERS = ("small", "resnet18", "resnet34", "resnet50", "vit_tiny", "vit_small", "vit_base", "dcgan", "mlp", *TEXT)
+"""Names that `build_encoder` knows; "mlp" takes vectors, those of `TEXT` rows of token numbers, all others images."""
 
 
 def build_encoder(
@@ -24,6 +25,7 @@ def build_encoder(
     pool: Literal["class", "mean"] = "class",
     patches: Mapping[str, Any] | None = None,
     head: Mapping[str, Any] | None = None,
+    text: Mapping[str, int] | None = None,
     mean: Sequence[float] | Tensor | None = None,
     std: Sequence[float] | Tensor | None = None,
 ) -> Encoder:
@@ -31,12 +33,13 @@ def build_encoder(
 
     Args:
         name: one of `ENCODERS`.
-        channels: C of images (B, C, H, W), or D of vectors (B, D).
-        image_size: side in pixels that it will mostly see; 0 for vectors.
+        channels: C of images (B, C, H, W), D of vectors (B, D), or the vocabulary's size of text (B, T).
+        image_size: side in pixels that it will mostly see; 0 for vectors and text.
         pool: of a ViT, what becomes the vector: its class token, or the mean of its patches' tokens; others have no choice.
         patches: of an encoder of patches, the arguments of `PatchGrid`; None for one of whole images.
         head: of an encoder that keeps layers of its head, the arguments of `EncoderAndHead`; None for one that does not.
-        mean, std: statistics of the data, one number a channel in units of the input; None for the encoder's defaults.
+        text: of text, the most tokens of a document as "length", and the numbers of its special tokens "pad", "start" and "end".
+        mean, std: statistics of the data, one number a channel in units of the input; None for the encoder's defaults; not for text.
 
     Returns:
         An encoder whose `spec` holds the JSON-able arguments that build the same network again; the statistics are in its buffers.
@@ -50,6 +53,15 @@ def build_encoder(
         raise ValueError(f'no encoder "{name}"; {hint}')
     if channels < 1:
         raise ValueError(f'encoder "{name}" needs at least 1 channel, got channels={channels}')
+    if (name in TEXT) != (text is not None):
+        takes = "text" if name in TEXT else "images or vectors"
+        raise ValueError(f'encoder "{name}" takes {takes}; choose one of {", ".join(TEXT)} for text, another for other data')
+    if text is not None:
+        from selfsup.models.text import text_encoder
+
+        made = text_encoder(name, channels, text)
+        vars(made)["spec"] = {"name": name, "channels": channels, "image_size": 0, "text": dict(text)}
+        return made
     if name == "mlp" and image_size != 0:
         raise ValueError(f'encoder "mlp" takes vectors, image_size=0, got image_size={image_size}; for images choose small, for instance')
     if name != "mlp" and image_size < 1:
