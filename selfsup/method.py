@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 Batch = dict[str, Tensor]
 """Tensors that share their first axis. Raw images: "image" (B, C, H, W) uint8, and "size" (B, 2) int64, the height and
-width that each image fills of its canvas, absent where all fill it. Raw vectors: "vector" (B, D) float32. Text: "text" (B, T) int64 token numbers. Where the data has
-classes: "label" (B,) int64, -1 for unknown. Always: "index" (B,) int64, the item's number in the data."""
+width that each image fills of its canvas, absent where all fill it. Raw vectors: "vector" (B, D) float32. Text: "text" (B, T)
+int64, token numbers. Where the data has classes: "label" (B,) int64, -1 for unknown. Always: "index" (B,) int64, the item's
+number in the data."""
 
 NO_METRICS: Mapping[str, Tensor] = {}
 
@@ -21,7 +22,8 @@ NO_METRICS: Mapping[str, Tensor] = {}
 class Encoder(nn.Module):
     """A network from a clean input to one vector; it knows no paper.
 
-    Images come as (B, C, H, W) float in [0, 1], vectors as (B, D) float, text as (B, T) int64 token numbers; standardising them is the encoder's first layer.
+    Images come as (B, C, H, W) float in [0, 1], vectors as (B, D) float; standardising them is the encoder's first layer. Text comes
+    as (B, T) int64 token numbers.
 
     Attributes:
         width: length of the vector that `forward` returns.
@@ -67,6 +69,26 @@ class Recipe:
     sequence_length: int = 128
 
 
+class Vocabulary(NamedTuple):
+    """What a method of text knows of its tokens; V of them in all.
+
+    Attributes:
+        size: V.
+        pad, unknown, start, end, mask: numbers of the special tokens, -1 where there is none.
+        special: (V,) bool, tokens that stand for no text.
+        continues: (V,) bool, tokens that go on with a word that has begun.
+    """
+
+    size: int
+    pad: int
+    unknown: int
+    start: int
+    end: int
+    mask: int
+    special: Tensor
+    continues: Tensor
+
+
 class Update(NamedTuple):
     """One optimiser step that a method asks for."""
 
@@ -89,7 +111,7 @@ class Method(nn.Module):
     recipe: ClassVar[Recipe] = Recipe()
 
     @classmethod
-    def layout(cls, options: Mapping[str, Any]) -> Literal["packed", "stream", "sentences", "pairs"]:
+    def layout(cls, options: Mapping[str, Any]) -> Literal["packed", "stream", "sentences", "pairs"]:  # noqa: ARG003
         """How text is cut into items for the method with these options of its own; see `selfsup.data.tokens.TextStore`."""
         return "packed"
 

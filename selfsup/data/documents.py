@@ -1,7 +1,7 @@
 """Text on disk -> a stream of documents, in memory that does not grow with the corpus.
 
-Read: .txt, .text and .md (documents separated by blank lines), .jsonl and .parquet (a document a row, from a named column), .conllu, each also
-as .gz but parquet, and folders of them. Nothing is refused for a few bad bytes: they are replaced, counted and reported.
+Read: .txt, .text and .md (documents separated by blank lines), .jsonl and .parquet (a document a row, from a named column), .conllu, each
+also as .gz but parquet, and folders of them. Nothing is refused for a few bad bytes: they are replaced, counted and reported.
 """
 
 import codecs
@@ -149,7 +149,7 @@ def open_corpus(data: Any, *, column: str = "text", split: Literal["blank_lines"
         else:
             corpus.skipped.append(Skipped(found.relative_to(path).as_posix(), f"not text: {found.suffix or 'no suffix'}"))
     if not corpus.files:
-        raise BadDataError(f"no text in {path}; expected files of {KINDS}" + (f", found {len(corpus.skipped)} others" if corpus.skipped else ""))
+        raise BadDataError(f"no text in {path}; expected files of {KINDS}, found {len(corpus.skipped)} others")
     return corpus
 
 
@@ -170,14 +170,17 @@ def _read(path: Path, column: str, split: str, counts: Counts) -> Iterator[Piece
     if kind == ".parquet":
         yield from _parquet(path, column, counts)
         return
-    opened = gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")
-    with opened as file:
+    with _opened(path) as file:
         if kind == ".jsonl":
             yield from _jsonl(file, path, column, counts)
         elif kind == ".conllu":
             yield from _conllu(file, counts)
         else:
             yield from _pieces(_decoded(file, counts), split)
+
+
+def _opened(path: Path) -> IO[bytes]:
+    return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")  # type: ignore[return-value]
 
 
 def _counting(pieces: Iterable[Piece], counts: Counts) -> Iterator[Piece]:

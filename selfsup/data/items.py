@@ -134,7 +134,8 @@ class Items:
         Args:
             index: (B,) integers, 0 to N - 1, in any order.
         Returns:
-            "image" (B, C, H, W) uint8 and "size" (B, 2) int64, "vector" (B, D) float32, or "text" (B, T) int64 token numbers; "label" where there are classes; "index".
+            "image" (B, C, H, W) uint8 and "size" (B, 2) int64, "vector" (B, D) float32, or "text" (B, T) int64 token numbers; "label"
+            where there are classes; "index".
         Raises:
             ValueError: a number out of range.
             BadDataError: an image that is decoded on the fly cannot be read any more.

@@ -32,7 +32,7 @@ class Excerpts(Sequence[str]):
     def __getitem__(self, i: Any) -> Any:
         if isinstance(i, slice):
             return [self[j] for j in range(len(self))[i]]
-        ids = self._store.gather(self._rows[[i]])[0][: 2 * SHOWN]
+        ids = self._store.gather(self._rows[[i]])[0][: 2 * SHOWN].tolist()
         return " ".join(self._tokenizer.decode(ids).split())[:SHOWN]
 
 
@@ -116,7 +116,7 @@ def open_sentences(data: Any, *, tokenizer: Tokenizer, length: int, column: str 
 
     Args:
         data: a list of strings; .txt, a text a line; .tsv or .csv, text and perhaps label in every row, without a header unless it names
-            `column`; .jsonl or .parquet with these columns; each also as .gz but parquet; or a folder with a folder of files for each class.
+            `column`; .jsonl or .parquet with these columns; each also as .gz but parquet; or a folder with a folder for each class.
         tokenizer: of the encoder.
         length: T, most tokens of a text; what is longer is cut, counted and reported.
         column, label: names of the columns.
@@ -219,5 +219,3 @@ def _rows(rows: Any, column: str, label: str, path: Path) -> Iterator[tuple[str,
             there = ", ".join(map(str, row)) if isinstance(row, dict) else type(row).__name__
             raise ValueError(f'{path}: a row without a column "{column}"; there are {there}: choose with --column')
         yield str(row[column] or ""), None if row.get(label) is None else str(row[label])
-
-

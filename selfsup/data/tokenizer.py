@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 
 from selfsup.data.errors import BadDataError
+from selfsup.method import Vocabulary
 
 PAD, UNKNOWN, START, END, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 Kind = Literal["wordpiece", "bpe", "character", "word"]
@@ -54,7 +56,9 @@ class Tokenizer:
 
         self.pad, self.unknown, self.start, self.end, self.mask = map(number, SPECIAL)
         if min(self.pad, self.end) < 0:
-            raise ValueError(f"the tokenizer has no token for padding or for the end of a text; expected one of {_ALSO[PAD]} and {_ALSO[END]}")
+            raise ValueError(
+                f"the tokenizer has no token for padding or for the end of a text; expected one of {_ALSO[PAD]} and {_ALSO[END]}"
+            )
         self.special = np.zeros(self.size, dtype=bool)
         added = [i for i, token in self._inner.get_added_tokens_decoder().items() if token.special]
         self.special[[i for i in (*added, self.pad, self.unknown, self.start, self.end, self.mask) if i >= 0]] = True
@@ -64,6 +68,12 @@ class Tokenizer:
             # WordPiece marks what goes on, byte-level BPE what begins.
             self.continues[i] = token.startswith("##") if kind == "WordPiece" else kind == "BPE" and not token.startswith(("Ġ", "Ċ"))
         self.continues &= ~self.special
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """What methods know of it."""
+        numbers = (self.size, self.pad, self.unknown, self.start, self.end, self.mask)
+        return Vocabulary(*numbers, torch.from_numpy(self.special.copy()), torch.from_numpy(self.continues.copy()))
 
     @property
     def fingerprint(self) -> str:
@@ -109,7 +119,9 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     path = Path(path).expanduser()
     path = path / "tokenizer.json" if path.is_dir() else path
     if not path.is_file():
-        raise ValueError(f"there is no tokenizer {path}; expected a tokenizer.json, or one of wordpiece, bpe, character and word to train one")
+        raise ValueError(
+            f"there is no tokenizer {path}; expected a tokenizer.json, or one of wordpiece, bpe, character and word to train one"
+        )
     return Tokenizer(path.read_text(encoding="utf-8"))
 
 
@@ -148,7 +160,9 @@ def _untrained(t: Any, kind: Kind, vocabulary_size: int, lowercase: bool, min_co
         inner.pre_tokenizer = t.pre_tokenizers.BertPreTokenizer()
         inner.decoder = t.decoders.WordPiece()
         # A text in Chinese or Japanese has thousands of letters; a vocabulary of letters only would have no words.
-        trainer = t.trainers.WordPieceTrainer(vocab_size=vocabulary_size, min_frequency=min_count, limit_alphabet=vocabulary_size // 2, **common)
+        trainer = t.trainers.WordPieceTrainer(
+            vocab_size=vocabulary_size, min_frequency=min_count, limit_alphabet=vocabulary_size // 2, **common
+        )
     elif kind == "bpe":
         inner = t.Tokenizer(t.models.BPE())
         inner.pre_tokenizer = t.pre_tokenizers.ByteLevel(add_prefix_space=False)

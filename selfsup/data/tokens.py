@@ -8,7 +8,7 @@ import re
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -95,7 +95,7 @@ def cut_sentences(text: str, *, by_lines: bool) -> list[str]:
     """Parts that joined again are the text: cut at line ends and, unless `by_lines`, after full stops that seem to end a sentence."""
     cuts = [m.start() for m in re.finditer(r"\n", text)] if by_lines else [m.end() for m in _SENTENCE_END.finditer(text)]
     edges = [0, *sorted(set(cuts) - {0, len(text)}), len(text)]
-    return [text[a:b] for a, b in zip(edges, edges[1:], strict=False) if a < b]
+    return [text[a:b] for a, b in pairwise(edges) if a < b]
 
 
 def texts(pieces: Iterable[Piece], *, by_lines: bool) -> Iterator[str]:

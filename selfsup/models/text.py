@@ -1,7 +1,7 @@
-"""The transformers of BERT (Devlin et al. 2018, https://arxiv.org/abs/1810.04805) and GPT-2 (Radford et al. 2019), for rows of token numbers.
+"""The transformers of BERT (Devlin et al. 2018, https://arxiv.org/abs/1810.04805) and GPT-2 (Radford et al. 2019), on token numbers.
 
-Several documents may share a row: each begins with the START token, sees itself only and counts its own positions, so that a packed row gives
-the same vectors as a row for each. Reading order: `forward` is `hidden`, then the mean over what is no padding.
+Several documents may share a row: each begins with the START token, sees itself only and counts its own positions, so that a packed row
+gives the same vectors as a row for each. Reading order: `forward` is `hidden`, then the mean over what is no padding.
 
 Axes: B rows, T tokens, V tokens in the vocabulary, width of a token's vector.
 """
@@ -194,7 +194,7 @@ class TextTransformer(Encoder):
         """True where both tokens are of one document and the one that is seen is no padding."""
         document = self.documents(ids)
         seen = torch.where(ids == self.pad, -1, document)
-        return (document[:, None, :, None] == seen[:, None, None, :])
+        return document[:, None, :, None] == seen[:, None, None, :]
 
     def new_cache(self, rows: int, room: int, dtype: torch.dtype = torch.float32) -> Cache:
         """An empty cache for `rows` texts of up to `room` tokens."""

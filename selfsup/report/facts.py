@@ -48,7 +48,9 @@ def _data(run: Run) -> list[Fact]:
         ("Skipped", count(skipped)),
         ("Classes", f"{len(classes):,}, not used in training" if isinstance(classes, list) and classes else "none known"),
     ]
-    if real(side):
+    if isinstance(text := run.recorded("encoder", "text"), dict):
+        found.append(("Text", f"{count(text.get('length'))} tokens an item, a vocabulary of {count(channels)}"))
+    elif real(side):
         found.append(("Image", f"{count(side)} × {count(side)} pixels, {count(channels)} channel{'' if channels == 1 else 's'}"))
     return [*found, ("Fingerprint", head(_said(run.recorded("data", "fingerprint")), 17))]
 
@@ -63,7 +65,7 @@ def _network(run: Run) -> list[Fact]:
         ("Vector", UNKNOWN if width is None else f"{width:,} numbers"),
     ]
     spec = run.config.get("encoder")
-    shown = ("name", "channels", "image_size")  # the latter two stand under Data
+    shown = ("name", "channels", "image_size", "text")  # all but the name stand under Data
     return [*found, *((_words(key), plain(value)) for key, value in (spec.items() if isinstance(spec, dict) else ()) if key not in shown)]
 
 
@@ -193,11 +195,14 @@ def commands(run: Run) -> dict[str, str]:
     data = shlex.quote(source) if isinstance(source, str) and Path(source).is_absolute() else "DATA"
     images = run.recorded("data", "image_size") != 0
     example = "images (B, C, H, W), values from 0 to 1" if images else "vectors (B, D), as they are in the data"
+    what = '"photos/")  # (N, width) float32; a folder, an archive, an array, a list of paths'
+    if run.recorded("encoder", "text"):
+        example, what = "token numbers (B, T)", '["one text", "another"])  # (N, width) float32; or a file with a text a line'
     python = [
         "import selfsup",
         f"encoder = selfsup.load({str(run.path / 'encoder')!r})",
-        'vectors = encoder.embed("photos/")  # (N, width) float32; a folder, an archive, an array, a list of paths',
-        'names = encoder.open("photos/").names  # which item each row is',
+        f"vectors = encoder.embed({what}",
+        f"names = encoder.open({what.partition(')')[0]}).names  # which item each row is",
         f"vectors = encoder(x)  # or of a tensor: {example}",
     ]
     return {

@@ -19,6 +19,8 @@ from torch import nn
 
 import selfsup
 from selfsup.data import Items, open_data
+from selfsup.data.text import open_text
+from selfsup.data.tokenizer import Tokenizer
 from selfsup.engine.checkpoint import replace_file
 from selfsup.engine.loop import Training
 from selfsup.engine.optim import scaled_lr
@@ -28,7 +30,8 @@ from selfsup.models import build_encoder, wrap
 from selfsup.views.crops import clean
 
 IMAGES_BY_DEFAULT, MOST_EPOCHS = 1_000_000, 200
-GIVEN_BY_THE_DATA = ("self", "encoder", "image_size", "items")
+MODALITIES = {"image": "images", "vector": "vectors", "text": "text"}
+GIVEN_BY_THE_DATA = ("self", "encoder", "image_size", "items", "vocabulary")
 STATISTICS_ITEMS = 2048
 
 
@@ -114,7 +117,7 @@ def make_config(
     if sum(x is not None for x in lengths.values()) > 1:
         raise ValueError("--epochs, --steps and --minutes each say how long to train; give one of them")
     facts = describe(method)
-    kind = f"{items.kind}s"
+    kind = MODALITIES[items.kind]
     if kind not in facts.modality:
         raise ValueError(f"{method} learns from {facts.modality}, but {items.source} holds {kind}; `selfsup methods` says what each takes")
     chosen: Recipe = method_class(method).recipe
@@ -132,12 +135,12 @@ def make_config(
             epochs = min(MOST_EPOCHS, math.ceil(IMAGES_BY_DEFAULT / len(items)))
         steps = max(1, round(epochs * a_epoch))
     bf16 = precision == "bf16" or (precision == "auto" and has_fast_bf16(device))
-    channels, size = items.shape[0], items.image_size
+    channels, size = items.shape[0] if items.tokenizer is None else items.tokenizer.size, items.image_size
     name = encoder if isinstance(encoder, str) else "own" if encoder is not None else "mlp" if items.kind == "vector" else chosen.encoder
     return {
         "method": method,
         "options": {**{name: p.default for name, p in method_options(method).items()}, **options},  # a later default changes no run
-        "encoder": {"name": name, "channels": channels, "image_size": size},
+        "encoder": {"name": name, "channels": channels, "image_size": size, **text_spec(items)},
         "data": {
             "source": items.source,
             "items": len(items),
@@ -174,6 +177,12 @@ def make_config(
     }
 
 
+def text_spec(items: Items) -> dict[str, Any]:
+    """What an encoder of text has to know of its tokenizer; nothing for other data."""
+    t = items.tokenizer
+    return {} if t is None else {"text": {"length": items.shape[0], "pad": t.pad, "start": t.start, "end": t.end}}
+
+
 def training_of(config: Mapping[str, Any]) -> Training:
     """The engine's part of a configuration."""
     t = config["training"]
@@ -183,21 +192,28 @@ def training_of(config: Mapping[str, Any]) -> Training:
     return Training(recipe, **{name: t[name] for name in names}, bf16=t["precision"] == "bf16")
 
 
-def build_method(config: Mapping[str, Any], items: Items | None, network: nn.Module | None = None) -> Method:
+def build_method(
+    config: Mapping[str, Any], items: Items | None, network: nn.Module | None = None, *, tokenizer: Tokenizer | None = None
+) -> Method:
     """The method, initialised from the run's seed; `network` is the user's own encoder where there is one.
 
-    Without items, the statistics of the data are left to the tensors of a checkpoint.
+    Without items, the statistics of the data are left to the tensors of a checkpoint, and the tokenizer of text is given.
     """
+    tokenizer = tokenizer if items is None else items.tokenizer
     torch.manual_seed(config["training"]["seed"])
     spec = config["encoder"]
     if network is None:
-        mean, std = statistics(items) if items is not None else (None, None)
+        mean, std = statistics(items) if items is not None and items.kind != "text" else (None, None)
         encoder = build_encoder(**spec, mean=mean, std=std)
     else:
         encoder = wrap(network, spec["channels"], spec["image_size"])
     cls = method_class(config["method"])
     wanted = inspect.signature(cls.__init__).parameters
-    given = {"image_size": spec["image_size"], "items": config["data"]["items"] if items is None else len(items)}
+    given = {
+        "image_size": spec["image_size"],
+        "items": config["data"]["items"] if items is None else len(items),
+        "vocabulary": tokenizer.vocabulary if tokenizer else None,
+    }
     return cls(encoder, **{name: value for name, value in given.items() if name in wanted}, **config["options"])
 
 
@@ -213,6 +229,8 @@ def in_words(config: Mapping[str, Any]) -> tuple[str, str]:
     """What goes into the network, and how it is trained: two short lines."""
     t, e = config["training"], config["encoder"]
     shape = f"{e['channels']} x {e['image_size']} x {e['image_size']}" if e["image_size"] else f"{e['channels']} numbers"
+    if "text" in e:
+        shape = f"{e['text']['length']} tokens, a vocabulary of {e['channels']:,}"
     epochs = f" ({t['epochs']:.3g} epochs)" if t["epochs"] else ""
     long = f"{t['minutes']:g} minutes" if t["minutes"] else f"{t['steps']} steps{epochs}"
     where = f"{t['devices']} x {t['device']}, {t['precision']}, seed {t['seed']}"
@@ -243,8 +261,10 @@ def write_config(run: Path, config: Mapping[str, Any]) -> None:
     replace_file(run / "config.json", json.dumps(config, indent=1).encode())
 
 
-def open_again(config: Mapping[str, Any], data: Any = None, *, allow_change: bool = False, progress: Any = None) -> Items:
-    """A run's data, opened as it was.
+def open_again(
+    config: Mapping[str, Any], data: Any = None, *, tokenizer: Tokenizer | None = None, allow_change: bool = False, progress: Any = None
+) -> Items:
+    """A run's data, opened as it was; text with the run's tokenizer.
 
     Raises:
         ValueError: it was an array in memory and is not given again, or it has changed since.
@@ -254,13 +274,10 @@ def open_again(config: Mapping[str, Any], data: Any = None, *, allow_change: boo
     size = said["image_size"] or None
     if data is None and not Path(said["source"]).is_absolute():
         raise ValueError(f"this run's data was {said['source']} in memory; go on from Python: selfsup.pretrain(data, resume=...)")
-    items = open_data(
-        source,
-        image_size=size,
-        channels=said["channels"] if size else None,
-        progress=progress,
-        **said["settings"],
-    )
+    if tokenizer is not None:
+        items = open_text(source, tokenizer=tokenizer, progress=progress, **said["settings"])
+    else:
+        items = open_data(source, image_size=size, channels=said["channels"] if size else None, progress=progress, **said["settings"])
     if items.fingerprint != said["fingerprint"] and not allow_change:
         was, now = f"{said['items']} items, fingerprint {said['fingerprint']}", f"{len(items)}, {items.fingerprint}"
         raise ValueError(

@@ -5,7 +5,7 @@ Raw uint8 images come in, with what they fill of their canvas; float32 images in
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Shaped
 from torch import Tensor
 
 from selfsup.method import Batch
