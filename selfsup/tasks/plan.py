@@ -24,7 +24,7 @@ from selfsup.engine.loop import Training
 from selfsup.engine.optim import scaled_lr
 from selfsup.method import Method, Recipe
 from selfsup.methods import describe, method_class
-from selfsup.models import build_encoder, wrap
+from selfsup.models import OF_VECTORS, build_encoder, wrap
 from selfsup.views.crops import clean
 
 IMAGES_BY_DEFAULT, MOST_EPOCHS = 1_000_000, 200
@@ -133,7 +133,7 @@ def make_config(
         steps = max(1, round(epochs * a_epoch))
     bf16 = precision == "bf16" or (precision == "auto" and has_fast_bf16(device))
     channels, size = items.shape[0], items.image_size
-    name = encoder if isinstance(encoder, str) else "own" if encoder is not None else "mlp" if items.kind == "vector" else chosen.encoder
+    name = encoder if isinstance(encoder, str) else "own" if encoder is not None else default_encoder(chosen, items.kind)
     return {
         "method": method,
         "options": {**{name: p.default for name, p in method_options(method).items()}, **options},  # a later default changes no run
@@ -172,6 +172,11 @@ def make_config(
         },
         "command": shlex.join(["selfsup", *sys.argv[1:]]) if Path(sys.argv[0]).name in ("selfsup", "__main__.py") else "python",
     }
+
+
+def default_encoder(recipe: Recipe, kind: str) -> str:
+    """The network that a method is known for; for vectors "mlp", where that takes images only."""
+    return "mlp" if kind == "vector" and recipe.encoder not in OF_VECTORS else recipe.encoder
 
 
 def training_of(config: Mapping[str, Any]) -> Training:
