@@ -16,6 +16,7 @@ from selfsup.engine.launch import join_group, launched, supervise
 from selfsup.engine.log import Progress
 from selfsup.engine.loop import fit
 from selfsup.method import Method
+from selfsup.tasks.beside_pca import write_beside_pca
 from selfsup.tasks.dry_run import rehearse
 from selfsup.tasks.encoder import TrainedEncoder, load, save_encoder
 from selfsup.tasks.monitor import make_monitor
@@ -242,6 +243,9 @@ def finish(run: Path, config: dict[str, Any], items: Items, method: Method, prog
     encoder = method.encoder.cpu()
     save_encoder(run / "encoder", encoder, config)
     write_page_data(run, items, method.cpu(), config)
+    beside = write_beside_pca(run, items, method, config)
+    if beside is not None:
+        progress.say(f"reconstruction  {beside.in_words()}")
     page = write_report(run)
     progress.say(f"encoder  {run / 'encoder'}\nreport   {page}")
 
