@@ -66,15 +66,30 @@ def fit_pca(x: Float[Tensor, "N D"], width: int, *, seed: int = 0, power: int = 
 def pixels_pca(train: Items, test: Items, width: int, *, image_size: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Raw pixels of (train, test) along the components of the training pixels, each (items, width); labels are not looked at.
 
+    Vectors are taken in standard deviations of their columns, so that no column counts for its unit.
+
     Args:
         width: that of the encoder; the rows returned are narrower where there are fewer pixels, or fewer items, than that.
-        image_size: as for the encoder; pixels are taken at side min(image_size, 64).
+        image_size: as for the encoder, 0 for vectors; pixels are taken at side min(image_size, 64).
     """
     side = min(image_size, PIXEL_SIDE)
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
-    some = train.subset(order[:FIT_ROWS].sort().values.numpy())
-    pca = fit_pca(torch.cat([clean(batch, side).flatten(1) for batch in sequential(some, 512)]), width, seed=seed)
+    rows = some_rows(train, side, seed)
+    scale = torch.ones(1) if image_size else deviations(rows)
+    pca = fit_pca(rows / scale, width, seed=seed)
     train_z, test_z = (
-        torch.cat([pca.transform(clean(batch, side).flatten(1)) for batch in sequential(items, 512)]) for items in (train, test)
+        torch.cat([pca.transform(clean(batch, side).flatten(1) / scale) for batch in sequential(items, 512)]) for items in (train, test)
     )
     return train_z, test_z
+
+
+def some_rows(items: Items, side: int, seed: int) -> Float[Tensor, "N D"]:
+    """At most 10,000 of the items as rows: pixels at that side, or vectors as they are; another seed chooses others."""
+    order = torch.randperm(len(items), generator=torch.Generator().manual_seed(seed))
+    some = items.subset(order[:FIT_ROWS].sort().values.numpy())
+    return torch.cat([clean(batch, side).flatten(1) for batch in sequential(some, 512)])
+
+
+def deviations(rows: Float[Tensor, "N D"]) -> Float[Tensor, " D"]:
+    """Standard deviation of each column, 1 where it is constant."""
+    std = rows.std(dim=0, correction=0)
+    return torch.where(std > 0, std, torch.ones_like(std))

@@ -13,8 +13,9 @@ from selfsup.method import Encoder
 from selfsup.models.normalize import Normalize
 
 TEXT = ("bert_tiny", "bert_mini", "bert_small", "bert_medium", "bert_base", "gpt_nano", "gpt_mini", "gpt2")
-ENCODERS = ("small", "resnet18", "resnet34", "resnet50", "vit_tiny", "vit_small", "vit_base", "dcgan", "mlp", *TEXT)
-"""Names that `build_encoder` knows; "mlp" takes vectors, those of `TEXT` rows of token numbers, all others images."""
+ENCODERS = ("small", "resnet18", "resnet34", "resnet50", "vit_tiny", "vit_small", "vit_base", "dcgan", "mlp", "stack", *TEXT)
+"""Names that `build_encoder` knows; "mlp" takes vectors, "stack" vectors and images, those of `TEXT` token numbers, all others images."""
+OF_VECTORS = ("mlp", "stack")
 
 
 def build_encoder(
@@ -64,8 +65,8 @@ def build_encoder(
         return made
     if name == "mlp" and image_size != 0:
         raise ValueError(f'encoder "mlp" takes vectors, image_size=0, got image_size={image_size}; for images choose small, for instance')
-    if name != "mlp" and image_size < 1:
-        raise ValueError(f'encoder "{name}" takes images of at least 1 pixel, got image_size={image_size}; for vectors choose mlp')
+    if name not in OF_VECTORS and image_size < 1:
+        raise ValueError(f'encoder "{name}" takes images of at least 1 pixel, got image_size={image_size}; for vectors choose mlp or stack')
     if pool != "class" and not name.startswith("vit"):
         raise ValueError(f'pool={pool!r} is a choice of ViTs only, got encoder "{name}"')
     encoder = _build(name, channels, image_size, pool, _numbers(mean), _numbers(std))
@@ -108,6 +109,10 @@ def _build(
         from selfsup.models.dcgan import Discriminator
 
         return Discriminator(channels=channels, image_size=image_size, mean=mean, std=std)
+    if kind == "stack":
+        from selfsup.models.stack import Stack
+
+        return Stack(channels=channels, image_size=image_size, mean=mean, std=std)
     from selfsup.models.mlp import MLP
 
     return MLP(channels=channels, mean=mean, std=std)

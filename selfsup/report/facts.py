@@ -9,7 +9,7 @@ from typing import Any
 import selfsup
 from selfsup.methods import describe
 from selfsup.report.curves import KNOWN, trained
-from selfsup.report.folder import Run, lookup
+from selfsup.report.folder import Run, lookup, read_json
 from selfsup.report.words import UNKNOWN, compact, count, duration, head, plain, real, visible
 
 LARGEST_HEADER = 16_000_000
@@ -64,6 +64,8 @@ def _network(run: Run) -> list[Fact]:
         ("Parameters", UNKNOWN if weights is None else compact(weights)),
         ("Vector", UNKNOWN if width is None else f"{width:,} numbers"),
     ]
+    if said := reconstruction(run.path / "page" / "reconstruction.json"):
+        found.append(("Reconstruction", said))
     spec = run.config.get("encoder")
     shown = ("name", "channels", "image_size", "text")  # all but the name stand under Data
     return [*found, *((_words(key), plain(value)) for key, value in (spec.items() if isinstance(spec, dict) else ()) if key not in shown)]
@@ -149,6 +151,16 @@ def parameters(path: Path) -> int | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return total or None
+
+
+def reconstruction(path: Path) -> str:
+    """What a code keeps of its inputs, beside principal components of the same width; nothing where that was not measured."""
+    try:
+        found = read_json(path)
+    except (OSError, ValueError, RecursionError):
+        return ""
+    own, rival = (compact(found.get(key)) for key in ("squared_error", "pca_squared_error"))
+    return f"squared error {own} of a value, beside {rival} with PCA of {count(found.get('width'))} components"
 
 
 def title(run: Run) -> str:

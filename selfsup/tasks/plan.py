@@ -26,7 +26,7 @@ from selfsup.engine.loop import Training
 from selfsup.engine.optim import scaled_lr
 from selfsup.method import Method, Recipe
 from selfsup.methods import describe, method_class
-from selfsup.models import build_encoder, wrap
+from selfsup.models import OF_VECTORS, build_encoder, wrap
 from selfsup.views.crops import clean
 
 IMAGES_BY_DEFAULT, MOST_EPOCHS = 1_000_000, 200
@@ -136,7 +136,7 @@ def make_config(
         steps = max(1, round(epochs * a_epoch))
     bf16 = precision == "bf16" or (precision == "auto" and has_fast_bf16(device))
     channels, size = items.shape[0] if items.tokenizer is None else items.tokenizer.size, items.image_size
-    name = encoder if isinstance(encoder, str) else "own" if encoder is not None else "mlp" if items.kind == "vector" else chosen.encoder
+    name = encoder if isinstance(encoder, str) else "own" if encoder is not None else default_encoder(chosen, items.kind)
     return {
         "method": method,
         "options": {**{name: p.default for name, p in method_options(method).items()}, **options},  # a later default changes no run
@@ -181,6 +181,11 @@ def text_spec(items: Items) -> dict[str, Any]:
     """What an encoder of text has to know of its tokenizer; nothing for other data."""
     t = items.tokenizer
     return {} if t is None else {"text": {"length": items.shape[0], "pad": t.pad, "start": t.start, "end": t.end}}
+
+
+def default_encoder(recipe: Recipe, kind: str) -> str:
+    """The network that a method is known for; for vectors "mlp", where that takes images only."""
+    return "mlp" if kind == "vector" and recipe.encoder not in OF_VECTORS else recipe.encoder
 
 
 def training_of(config: Mapping[str, Any]) -> Training:

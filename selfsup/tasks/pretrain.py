@@ -19,6 +19,7 @@ from selfsup.engine.log import Progress
 from selfsup.engine.loop import fit
 from selfsup.method import Method
 from selfsup.methods import describe, method_class
+from selfsup.tasks.beside_pca import write_beside_pca
 from selfsup.tasks.dry_run import rehearse
 from selfsup.tasks.encoder import TrainedEncoder, load, save_encoder
 from selfsup.tasks.monitor import make_monitor
@@ -105,7 +106,7 @@ def pretrain(
         steps: how long: optimiser steps.
         minutes: how long: wall time; the learning rate comes down as time runs out.
         batch_size: items in a step, over all processes; the method's own when not given.
-        encoder: small, resnet18, resnet34, resnet50, vit_tiny, vit_small, vit_base, dcgan or mlp; for text bert_tiny, bert_mini,
+        encoder: small, resnet18, resnet34, resnet50, vit_tiny, vit_small, vit_base, dcgan, mlp or stack; for text bert_tiny, bert_mini,
             bert_small, bert_medium, bert_base, gpt_nano, gpt_mini or gpt2; the method's own when not given; from Python also a module.
         image_size: side in pixels; the median short side, at most 64, when not given (224 for ResNets and ViTs).
         channels: 1 for gray, 3 for colour; what the images have when not given.
@@ -267,6 +268,9 @@ def finish(run: Path, config: dict[str, Any], items: Items, method: Method, prog
     encoder = method.encoder.cpu()
     save_encoder(run / "encoder", encoder, config, items.tokenizer)
     write_page_data(run, items, method.cpu(), config)
+    beside = write_beside_pca(run, items, method, config)
+    if beside is not None:
+        progress.say(f"reconstruction  {beside.in_words()}")
     page = write_report(run)
     progress.say(f"encoder  {run / 'encoder'}\nreport   {page}")
 

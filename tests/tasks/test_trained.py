@@ -1,5 +1,6 @@
 """A method that is loaded from its run is the one that was trained, whatever its parts."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -47,3 +48,22 @@ def test_a_method_without_the_ability_is_refused_with_those_that_have_it(tmp_pat
 def test_methods_with_an_ability_are_found() -> None:
     assert "gan" in methods_with(Samples)
     assert "simclr" not in methods_with(Samples)
+
+
+@pytest.mark.parametrize("method", ["autoencoder", "stacked_denoising", "simclr"])
+def test_a_run_that_reconstructs_says_what_principal_components_do(method: str, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 1), dtype=np.uint8)
+    options = {"code_size": 3} if method == "autoencoder" else {}
+    run = pretrain(images, method, out=tmp_path / "run", batch_size=10, steps=3, quiet=True, **options)
+    path = run.path / "page" / "reconstruction.json"
+    if method == "simclr":
+        assert not path.exists()
+        return
+    found = json.loads(path.read_text())
+    assert found["items"] == 40
+    assert found["width"] == (3 if method == "autoencoder" else 39)  # 40 items have no more components
+    made = load_method(run.path).method
+    assert isinstance(made, Reconstructs)
+    x = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
+    assert found["squared_error"] == pytest.approx(float((made.reconstruct(x) - x).square().mean()), rel=1e-3)
+    assert "with PCA of" in run.report.read_text()

@@ -1,0 +1,87 @@
+"""From a code to the input: a decoder, what its prediction costs, and what it says in the units of the data. Shared by all autoencoders.
+
+Axes: B items in the batch; `shape` is that of an item, (C, S, S) or (D,).
+"""
+
+from typing import Literal
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from selfsup.method import Encoder
+from selfsup.models.normalize import Normalize
+
+ErrorKind = Literal["squared_error", "cross_entropy"]
+
+
+class Reconstruction(nn.Module):
+    """g, and the error of what it predicts: squared, for outputs of any range, or cross entropy, for values in [0, 1].
+
+    Images are predicted in [0, 1]. Vectors whose encoder standardises them are predicted in standard deviations under the squared error,
+    so that no column counts for its unit.
+
+    Args:
+        decoder: code -> unbounded numbers of the input's shape.
+        error: squared_error or cross_entropy.
+        encoder: that of the inputs, for its standardising layer.
+        image_size: S in pixels, 0 for vectors.
+
+    Raises:
+        ValueError: another error.
+    """
+
+    def __init__(self, decoder: nn.Module, error: ErrorKind, encoder: Encoder, image_size: int) -> None:
+        super().__init__()
+        if error not in ("squared_error", "cross_entropy"):
+            raise ValueError(f'reconstruction must be "squared_error" or "cross_entropy", got "{error}"')
+        self.decoder, self.error, self.image_size = decoder, error, image_size
+        self.standard = standardising(encoder) if image_size == 0 and error == "squared_error" else None
+
+    def forward(self, z: Float[Tensor, "B *code"]) -> Float[Tensor, "B *shape"]:
+        """The prediction before the last nonlinearity, if there is one; `errors` and `in_units` know what it means."""
+        return self.decoder(z).float()
+
+    def errors(self, predicted: Float[Tensor, "B *shape"], clean: Float[Tensor, "B *shape"]) -> Float[Tensor, "B *shape"]:
+        """The error of each value of what `forward` gave; `clean` is in the units of the data."""
+        if self.error == "cross_entropy":
+            return cross_entropy(predicted, clean)
+        return squared_error(predicted, self.standard(clean) if self.standard else clean)
+
+    def in_units(self, predicted: Float[Tensor, "B *shape"]) -> Float[Tensor, "B *shape"]:
+        """What `forward` gave as a person sees it: images in [0, 1], vectors as they are in the data."""
+        if self.error == "cross_entropy":
+            return predicted.sigmoid()
+        if self.standard:
+            return predicted * self.standard.std + self.standard.mean
+        return predicted.clamp(0, 1) if self.image_size else predicted
+
+    def standard_numbers(self) -> tuple[Tensor, Tensor] | None:
+        """Mean and deviation of each column, (D,) each, where vectors are standardised."""
+        return (self.standard.mean, self.standard.std) if self.standard else None
+
+
+def standardising(encoder: nn.Module) -> Normalize | None:
+    """The layer that standardises an encoder's inputs, its own or that of the encoder within it; None where there is none."""
+    layer = getattr(encoder, "normalize", None)
+    within = getattr(encoder, "encoder", None)
+    if isinstance(layer, Normalize):
+        return layer
+    return standardising(within) if isinstance(within, nn.Module) else None
+
+
+def squared_error(predicted: Float[Tensor, "*shape"], clean: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """(x - z)^2 of each value."""
+    return (predicted - clean) ** 2
+
+
+def cross_entropy(predicted: Float[Tensor, "*shape"], clean: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """-x log z - (1 - x) log(1 - z) of each value in nats, where z = sigmoid(predicted) and x is in [0, 1].
+
+    Raises:
+        ValueError: vectors outside of [0, 1]; images are never.
+    """
+    if clean.ndim == 2 and bool((clean.amin() < 0) | (clean.amax() > 1)):
+        got = f"{float(clean.amin()):.4g} to {float(clean.amax()):.4g}"
+        raise ValueError(f"cross_entropy needs values in [0, 1], got {got}; choose reconstruction squared_error")
+    return F.binary_cross_entropy_with_logits(predicted, clean, reduction="none")
