@@ -11,11 +11,15 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from selfsup.views import blur
-from selfsup.views.sampling import integers, uniform
+from selfsup.views.sampling import integers, normal, uniform
 
-SIGMA = 0.7
-"""Pixels of the blur before a rotation by any angle. With it, half a pixel of shift and the margin, the autocovariances of noise with the
-spectrum of photographs tell 8 angles at chance; without any of the three, measurably better (0.19 instead of 0.125)."""
+SIGMA, NOISE = 1.2, 2 / 255
+"""Of the blur before a rotation by any angle, in pixels, and of the noise after it.
+
+Noise with the spectrum of photographs has no direction, so what tells its angle is the pixel grid. The one number that was found to tell
+0 from 45 degrees best, the ratio of second differences along rows and columns to those along diagonals, differs by 1.2 of its standard
+deviations after plain interpolation of 64 pixels to 32, by 0.2 with the blur and the noise. Either alone leaves much of it.
+"""
 
 MARGIN = 3
 """Pixels around a circle that is turned: the filters of cropping and blurring work differently at the border of what they are given."""
@@ -55,13 +59,14 @@ def rotate_any(
     """Each image turned about its centre by n angles, against the clock, and its central square of `side` pixels: no corner is empty.
 
     Neither may sharpness give an angle away. A pixel grid that is turned by nothing would stay sharp where others are interpolated, and
-    the grid itself would show: so all angles alike are blurred by a round gaussian, moved by a random part of a pixel and interpolated.
+    the grid itself would show: so all angles alike are blurred by a round gaussian, moved by a random part of a pixel, interpolated, and
+    given as much noise as the eye does not see.
 
     Args:
         images: squares of `canvas_side(side)` pixels.
         radians: angles of each image.
         side: of what is returned, in pixels.
-        generator: source of the shifts, up to half a pixel to each side.
+        generator: source of the shifts, up to half a pixel to each side, and of the noise.
     Raises:
         ValueError: images of another size.
     """
@@ -77,4 +82,5 @@ def rotate_any(
     grid = F.affine_grid(was.flatten(0, 1), [b * n, images.shape[1], side, side], align_corners=False)
     # The n turns of an image are one tall picture of it.
     turned = F.grid_sample(smooth, grid.view(b, n * side, side, 2), align_corners=False)
+    turned = turned + NOISE * normal(b, generator, *turned.shape[1:])
     return turned.unflatten(2, (n, side)).transpose(1, 2)

@@ -11,6 +11,7 @@ from torch import nn
 from selfsup.engine.train import chunk_views, train_step
 from selfsup.methods.rotation import Rotation, Rotations, circle_error, degrees_off
 from selfsup.models import Encoder
+from selfsup.views import rotations
 
 
 class TinyEncoder(Encoder):
@@ -37,8 +38,9 @@ def test_views_are_every_image_at_all_four_angles() -> None:
 
 
 @pytest.mark.parametrize(("angles", "copies"), [(2, 4), (4, 3), (15, 4), (5, 9)])
-def test_turns_are_equal_parts_of_a_circle_and_none_is_shown_twice(angles: int, copies: int) -> None:
-    """A ramp keeps its slope where it is interpolated: the direction in which images grow brighter is the angle, with the clock."""
+def test_turns_are_equal_parts_of_a_circle_and_none_is_shown_twice(angles: int, copies: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ramp keeps its slope where it is interpolated: the direction in which images grow brighter is the angle."""
+    monkeypatch.setattr(rotations, "NOISE", 0.0)
     slope = torch.arange(12).expand(12, 12) * 15 + 40  # brighter to the right
     raw = {"image": slope.expand(200, 1, 12, 12).to(torch.uint8)}
     views = Rotations(6, 1.0, angles, copies)
@@ -52,7 +54,8 @@ def test_turns_are_equal_parts_of_a_circle_and_none_is_shown_twice(angles: int, 
     torch.testing.assert_close(direction(shown["image"]), turns.flatten() * (360 / angles), rtol=0.0, atol=0.3)
 
 
-def test_any_angle_is_a_random_one_and_equal_steps_from_there() -> None:
+def test_any_angle_is_a_random_one_and_equal_steps_from_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rotations, "NOISE", 0.0)
     slope = torch.arange(12).expand(12, 12) * 15 + 40
     views = Rotations(6, 1.0, 0, 3)
     views.crop.look = replace(views.crop.look, flip=0.0)
