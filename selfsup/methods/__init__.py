@@ -26,6 +26,8 @@ METHODS: dict[str, str] = {
     "supcon": "SupCon",
     "instance_discrimination": "InstanceDiscrimination",
     "cpc": "CPC",
+    "relative_position": "RelativePosition",
+    "jigsaw": "Jigsaw",
     "rotation": "Rotation",
     "autoencoder": "Autoencoder",
     "denoising": "Denoising",
