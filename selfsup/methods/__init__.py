@@ -28,6 +28,7 @@ METHODS: dict[str, str] = {
     "cpc": "CPC",
     "rotation": "Rotation",
     "denoising": "Denoising",
+    "neighbor2neighbor": "Neighbor2Neighbor",
     "gan": "GAN",
 }
 

@@ -16,6 +16,7 @@ from selfsup.engine.launch import join_group, launched, supervise
 from selfsup.engine.log import Progress
 from selfsup.engine.loop import fit
 from selfsup.method import Method
+from selfsup.methods import method_class
 from selfsup.tasks.dry_run import rehearse
 from selfsup.tasks.encoder import TrainedEncoder, load, save_encoder
 from selfsup.tasks.monitor import make_monitor
@@ -96,8 +97,9 @@ def pretrain(
         steps: how long: optimiser steps.
         minutes: how long: wall time; the learning rate comes down as time runs out.
         batch_size: items in a step, over all processes; the method's own when not given.
-        encoder: small, resnet18, resnet34, resnet50, vit_tiny, vit_small, vit_base, dcgan or mlp; from Python also a module.
-        image_size: side in pixels; the median short side, at most 64, when not given (224 for ResNets and ViTs).
+        encoder: small, resnet18, resnet34, resnet50, vit_tiny, vit_small, vit_base, dcgan, unet or mlp; from Python also a module.
+        image_size: side in pixels; the median short side, at most 64, when not given (224 for ResNets and ViTs, 256 where
+            nothing is resized).
         channels: 1 for gray, 3 for colour; what the images have when not given.
         lr: peak learning rate; the method's own, scaled to the batch size, when not given.
         optimizer: adamw, sgd or lars; the method's own when not given.
@@ -138,8 +140,10 @@ def pretrain(
         raise ValueError(f"--devices must be at least 1, got {devices}")
     processes = world_size() if is_parallel() else devices
     where = choose_device(device)
-    settings = {"cache": cache, "max_bad": max_bad, "workers": workers}
+    settings: dict[str, Any] = {"cache": cache, "max_bad": max_bad, "workers": workers}
     largest = 224 if isinstance(encoder, str) and encoder.startswith(("resnet", "vit")) else 64
+    if not method_class(method).resizes:
+        settings["shrink"], largest = False, 256
     say = _decoding(progress)
     items = data
     if not isinstance(data, Items):
