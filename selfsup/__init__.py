@@ -14,6 +14,9 @@ _HOMES = {
     "evaluate": "selfsup.tasks.evaluate",
     "compare": "selfsup.tasks.compare",
     "distill": "selfsup.tasks.distill",
+    "denoise": "selfsup.tasks.pictures",
+    "inpaint": "selfsup.tasks.pictures",
+    "colorize": "selfsup.tasks.pictures",
     "SSLTransformer": "selfsup.tasks.sklearn",
 }
 __all__ = list(_HOMES)

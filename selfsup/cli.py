@@ -184,6 +184,110 @@ def verify(path: Path, /) -> None:
         print(f"{folder}: {tensors} tensors whole")
 
 
+def _print_pictures(written: Any, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(written.as_json()))
+    else:
+        print(written)
+
+
+@app.command
+def denoise(
+    run: Path,
+    data: str,
+    /,
+    *,
+    out: Path,
+    clean: str | None = None,
+    best: bool = False,
+    device: str = "auto",
+    max_bad: float = 0.01,
+    json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    quiet: bool = False,
+) -> None:
+    """Take the noise from pictures, with a run of neighbor2neighbor or another method that can.
+
+    Args:
+        run: a run's folder.
+        data: noisy pictures, as pretrain takes them.
+        out: folder for as many PNGs under the same names; new or empty.
+        clean: the same pictures without noise, to print PSNR and SSIM before and after.
+        best: the best checkpoint by the label-free measure instead of the last.
+        device: auto, cpu, cuda or cuda:N.
+        max_bad: largest fraction of unreadable files, 0 to 1.
+        json_: print one JSON object.
+        quiet: no progress on stderr.
+    """
+    import selfsup
+
+    rest: dict[str, Any] = {"best": best, "device": device, "max_bad": max_bad, "quiet": quiet}
+    _print_pictures(selfsup.denoise(run, data, out=out, clean=clean, **rest), json_)
+
+
+@app.command
+def inpaint(
+    run: Path,
+    data: str,
+    /,
+    *,
+    mask: str,
+    out: Path,
+    best: bool = False,
+    device: str = "auto",
+    max_bad: float = 0.01,
+    json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    quiet: bool = False,
+) -> None:
+    """Fill a region of every picture from what is around it.
+
+    Args:
+        run: a run's folder, of a method that fills regions.
+        data: pictures, as pretrain takes them.
+        mask: what is hidden: centre; random; or a picture, or pictures of the same names, in which white is hidden.
+        out: folder for as many PNGs under the same names; new or empty.
+        best: the best checkpoint by the label-free measure instead of the last.
+        device: auto, cpu, cuda or cuda:N.
+        max_bad: largest fraction of unreadable files, 0 to 1.
+        json_: print one JSON object.
+        quiet: no progress on stderr.
+    """
+    import selfsup
+
+    rest: dict[str, Any] = {"best": best, "device": device, "max_bad": max_bad, "quiet": quiet}
+    _print_pictures(selfsup.inpaint(run, data, mask=mask, out=out, **rest), json_)
+
+
+@app.command
+def colorize(
+    run: Path,
+    data: str,
+    /,
+    *,
+    out: Path,
+    best: bool = False,
+    device: str = "auto",
+    max_bad: float = 0.01,
+    json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    quiet: bool = False,
+) -> None:
+    """Give gray pictures colours.
+
+    Args:
+        run: a run's folder, of a method that gives colours.
+        data: pictures, as pretrain takes them; of those with colours only the gray values are used.
+        out: folder for as many PNGs under the same names; new or empty.
+        best: the best checkpoint by the label-free measure instead of the last.
+        device: auto, cpu, cuda or cuda:N.
+        max_bad: largest fraction of unreadable files, 0 to 1.
+        json_: print one JSON object.
+        quiet: no progress on stderr.
+    """
+    import selfsup
+
+    rest: dict[str, Any] = {"best": best, "device": device, "max_bad": max_bad, "quiet": quiet}
+    _print_pictures(selfsup.colorize(run, data, out=out, **rest), json_)
+
+
 @app.command
 def methods(*, json_: Annotated[bool, Parameter(name="--json", negative=())] = False) -> None:
     """List every method: what it hides, what it predicts, and its paper.

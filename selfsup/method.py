@@ -104,11 +104,15 @@ class Method(nn.Module):
         encoder: what the user keeps.
         views: raw batch -> what is shown and what is hidden; on the device, holds no network, draws from the generator only.
         recipe: the paper's optimiser settings.
+        any_size: whether its abilities (see `selfsup.abilities`) take images of any height and width.
+        resizes: whether its images may be resized; where not, as what is learned is in single pixels, larger ones are cut.
     """
 
     encoder: Encoder
     views: Callable[[Batch, torch.Generator], Batch]
     recipe: ClassVar[Recipe] = Recipe()
+    any_size: ClassVar[bool] = False
+    resizes: ClassVar[bool] = True
 
     @classmethod
     def layout(cls, options: Mapping[str, Any]) -> Literal["packed", "stream", "sentences", "pairs"]:  # noqa: ARG003

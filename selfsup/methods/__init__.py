@@ -32,6 +32,7 @@ METHODS: dict[str, str] = {
     "autoencoder": "Autoencoder",
     "denoising": "Denoising",
     "stacked_denoising": "StackedDenoising",
+    "neighbor2neighbor": "Neighbor2Neighbor",
     "gan": "GAN",
     "bert": "BERT",
 }

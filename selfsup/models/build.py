@@ -13,7 +13,8 @@ from selfsup.method import Encoder
 from selfsup.models.normalize import Normalize
 
 TEXT = ("bert_tiny", "bert_mini", "bert_small", "bert_medium", "bert_base", "gpt_nano", "gpt_mini", "gpt2")
-ENCODERS = ("small", "resnet18", "resnet34", "resnet50", "vit_tiny", "vit_small", "vit_base", "dcgan", "mlp", "stack", *TEXT)
+IMAGES = ("small", "resnet18", "resnet34", "resnet50", "vit_tiny", "vit_small", "vit_base", "dcgan", "unet")
+ENCODERS = (*IMAGES, "mlp", "stack", *TEXT)
 """Names that `build_encoder` knows; "mlp" takes vectors, "stack" vectors and images, those of `TEXT` token numbers, all others images."""
 OF_VECTORS = ("mlp", "stack")
 
@@ -113,6 +114,10 @@ def _build(
         from selfsup.models.stack import Stack
 
         return Stack(channels=channels, image_size=image_size, mean=mean, std=std)
+    if kind == "unet":
+        from selfsup.models.unet import UNet
+
+        return UNet(channels=channels, mean=mean, std=std)
     from selfsup.models.mlp import MLP
 
     return MLP(channels=channels, mean=mean, std=std)

@@ -106,9 +106,11 @@ def pretrain(
         steps: how long: optimiser steps.
         minutes: how long: wall time; the learning rate comes down as time runs out.
         batch_size: items in a step, over all processes; the method's own when not given.
-        encoder: small, resnet18, resnet34, resnet50, vit_tiny, vit_small, vit_base, dcgan, mlp or stack; for text bert_tiny, bert_mini,
-            bert_small, bert_medium, bert_base, gpt_nano, gpt_mini or gpt2; the method's own when not given; from Python also a module.
-        image_size: side in pixels; the median short side, at most 64, when not given (224 for ResNets and ViTs).
+        encoder: small, resnet18, resnet34, resnet50, vit_tiny, vit_small, vit_base, dcgan, unet, mlp or stack; for text bert_tiny,
+            bert_mini, bert_small, bert_medium, bert_base, gpt_nano, gpt_mini or gpt2; the method's own when not given; from Python also a
+            module.
+        image_size: side in pixels; the median short side, at most 64, when not given (224 for ResNets and ViTs, 256 where
+            nothing is resized).
         channels: 1 for gray, 3 for colour; what the images have when not given.
         tokenizer: wordpiece, bpe, character or word to learn one from the text, or a tokenizer.json; the method's own when not given.
         vocabulary_size: most tokens of a tokenizer that is learned; BERT's has 30,522, GPT-2's 50,257.
@@ -157,6 +159,8 @@ def pretrain(
     where = choose_device(device)
     settings: dict[str, Any] = {"cache": cache, "max_bad": max_bad, "workers": workers}
     largest = 224 if isinstance(encoder, str) and encoder.startswith(("resnet", "vit")) else 64
+    if not method_class(method).resizes:
+        settings["shrink"], largest = False, 256
     say = _decoding(progress)
     items = data
     if not isinstance(data, Items) and describe(method).modality == "text":
