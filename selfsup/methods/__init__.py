@@ -27,6 +27,9 @@ METHODS: dict[str, str] = {
     "instance_discrimination": "InstanceDiscrimination",
     "cpc": "CPC",
     "rotation": "Rotation",
+    "context_encoder": "ContextEncoder",
+    "colorization": "Colorization",
+    "split_brain": "SplitBrain",
     "denoising": "Denoising",
     "gan": "GAN",
 }

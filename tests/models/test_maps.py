@@ -112,7 +112,7 @@ def test_mistakes_are_named() -> None:
     gray_images = build_encoder("small", channels=1, image_size=16)
     with pytest.raises(ValueError, match="red, green and blue images, 3 channels, got images of 1"):
         seeing(gray_images)
-    with pytest.raises(ValueError, match='sees "lightness" .* got "depth"'):
+    with pytest.raises(ValueError, match=r'sees "lightness" .* got "depth"'):
         seeing(gray_images, "depth")
     for split, message in [
         ("lab", 'split="lab" is for red, green and blue'),
