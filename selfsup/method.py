@@ -28,8 +28,8 @@ class Encoder(nn.Module):
     Attributes:
         width: length of the vector that `forward` returns.
         spec: what builds the same network again, as JSON can hold it: "name", "channels" and "image_size", "pool" of a ViT that
-            averages its patches, "patches" where it sees an image as a grid of patches, and "head" where it keeps layers of the head it
-            was trained with.
+            averages its patches, "patches" where it sees an image as a grid of patches, "head" where it keeps layers of the head it
+            was trained with, "sees" where it sees no colours, and "split" where it is two networks that see some channels each.
     """
 
     width: int

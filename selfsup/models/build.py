@@ -28,6 +28,8 @@ def build_encoder(
     patches: Mapping[str, Any] | None = None,
     head: Mapping[str, Any] | None = None,
     text: Mapping[str, int] | None = None,
+    sees: str | None = None,
+    split: str | None = None,
     mean: Sequence[float] | Tensor | None = None,
     std: Sequence[float] | Tensor | None = None,
 ) -> Encoder:
@@ -41,6 +43,8 @@ def build_encoder(
         patches: of an encoder of patches, the arguments of `PatchGrid`; None for one of whole images.
         head: of an encoder that keeps layers of its head, the arguments of `EncoderAndHead`; None for one that does not.
         text: of text, the most tokens of a document as "length", and the numbers of its special tokens "pad", "start" and "end".
+        sees: "lightness" for an encoder that sees no colours; None for one that sees everything.
+        split: of two networks that see some channels each, which: see `Split`; None for one network.
         mean, std: statistics of the data, one number a channel in units of the input; None for the encoder's defaults; not for text.
 
     Returns:
@@ -74,10 +78,17 @@ def build_encoder(
     vars(encoder)["spec"] = {"name": name, "channels": channels, "image_size": image_size}
     if pool != "class":
         encoder.spec["pool"] = pool
-    return dress(encoder, patches=patches, head=head)
+    return dress(encoder, patches=patches, head=head, sees=sees, split=split)
 
 
-def dress(encoder: Encoder, *, patches: Mapping[str, Any] | None = None, head: Mapping[str, Any] | None = None) -> Encoder:
+def dress(
+    encoder: Encoder,
+    *,
+    patches: Mapping[str, Any] | None = None,
+    head: Mapping[str, Any] | None = None,
+    sees: str | None = None,
+    split: str | None = None,
+) -> Encoder:
     """Put around an encoder what a method had put around it, as its `spec` says; see `build_encoder`."""
     if patches is not None:
         from selfsup.models.patch_grid import patch_grid
@@ -87,21 +98,52 @@ def dress(encoder: Encoder, *, patches: Mapping[str, Any] | None = None, head: M
         from selfsup.models.kept_head import with_head
 
         encoder = with_head(encoder, **head)
+    if sees is not None:
+        from selfsup.models.lightness import seeing
+
+        encoder = seeing(encoder, sees)
+    if split is not None:
+        from selfsup.models.split import split_encoder
+
+        encoder = split_encoder(encoder, split)
+    return encoder
+
+
+HALVES = ("small", "resnet18", "resnet34", "resnet50", "dcgan")
+"""Encoders that `build_half` knows."""
+
+
+def build_half(name: str, channels: int, image_size: int, mean: list[float] | None = None, std: list[float] | None = None) -> Encoder:
+    """An encoder of that name with half as many planes in every layer; its `spec` has no name, as nothing else builds it.
+
+    Raises:
+        ValueError: there is no half of it.
+    """
+    if name not in HALVES:
+        raise ValueError(f'there are networks of half the width of {", ".join(HALVES)}, got encoder "{name}"')
+    encoder = _build(name, channels, image_size, "class", mean, std, planes=32)
+    vars(encoder)["spec"] = {"channels": channels, "image_size": image_size}
     return encoder
 
 
 def _build(
-    name: str, channels: int, image_size: int, pool: Literal["class", "mean"], mean: list[float] | None, std: list[float] | None
+    name: str,
+    channels: int,
+    image_size: int,
+    pool: Literal["class", "mean"],
+    mean: list[float] | None,
+    std: list[float] | None,
+    planes: int = 64,
 ) -> Encoder:
     kind, _, size = name.partition("_")
     if kind == "small":
         from selfsup.models.small import Small
 
-        return Small(channels=channels, mean=mean, std=std)
+        return Small(channels=channels, planes=planes, mean=mean, std=std)
     if kind.startswith("resnet"):
         from selfsup.models.resnet import ResNet
 
-        return ResNet(int(kind.removeprefix("resnet")), channels=channels, image_size=image_size, mean=mean, std=std)
+        return ResNet(int(kind.removeprefix("resnet")), channels=channels, image_size=image_size, planes=planes, mean=mean, std=std)
     if kind == "vit":
         from selfsup.models.vit import ViT
 
@@ -109,7 +151,7 @@ def _build(
     if kind == "dcgan":
         from selfsup.models.dcgan import Discriminator
 
-        return Discriminator(channels=channels, image_size=image_size, mean=mean, std=std)
+        return Discriminator(channels=channels, image_size=image_size, base=planes, mean=mean, std=std)
     if kind == "stack":
         from selfsup.models.stack import Stack
 
@@ -147,8 +189,12 @@ class Wrapped(Encoder):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, ...) in [0, 1] -> (B, width)."""
-        y = self.module(self.normalize(x))
+        y = self.feature_map(x)
         return y.mean(dim=(2, 3)) if y.ndim == 4 else y
+
+    def feature_map(self, x: Tensor) -> Tensor:
+        """What the module gives: maps that are averaged into the vector, or the vector itself."""
+        return self.module(self.normalize(x))
 
 
 def wrap(

@@ -3,6 +3,8 @@
 Axes: B items, C channels, S side of a square image, D length of a vector.
 """
 
+import math
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -31,6 +33,23 @@ def plane_counts(image_size: int, base: int = 64, most: int = 512) -> list[int]:
     return [min(base * 2**i, most) for i in range(len(halvings(image_size)) - 1)][::-1]
 
 
+def smallest_map(image_size: int, base: int = 64) -> tuple[int, int, int]:
+    """Planes and both sides of the map that `growth` starts from."""
+    side = halvings(image_size)[0]
+    return plane_counts(image_size, base)[0], side, side
+
+
+def growth(image_size: int, channels: int, base: int = 64) -> nn.Sequential:
+    """The layers of `ImageDecoder` from its small map on: (B, *smallest_map) -> (B, channels, S, S), unbounded."""
+    sides, planes = halvings(image_size), plane_counts(image_size, base)
+    layers: list[nn.Module] = [nn.BatchNorm2d(planes[0]), nn.ReLU(inplace=True)]
+    for i, (inputs, outputs) in enumerate(zip(planes, [*planes[1:], channels], strict=True)):
+        last = i == len(planes) - 1
+        layers.append(nn.ConvTranspose2d(inputs, outputs, 4, 2, 1, output_padding=sides[i + 1] - 2 * sides[i], bias=last))
+        layers += [] if last else [nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
+
+
 class ImageDecoder(nn.Module):
     """(B, width) -> (B, C, S, S): a projection to a small map, then transposed convolutions that double it.
 
@@ -49,15 +68,9 @@ class ImageDecoder(nn.Module):
 
     def __init__(self, width: int, channels: int, image_size: int, base: int = 64) -> None:
         super().__init__()
-        sides, planes = halvings(image_size), plane_counts(image_size, base)
-        self.smallest = (planes[0], sides[0], sides[0])
-        self.project = nn.Linear(width, planes[0] * sides[0] ** 2, bias=False)
-        layers: list[nn.Module] = [nn.BatchNorm2d(planes[0]), nn.ReLU(inplace=True)]
-        for i, (inputs, outputs) in enumerate(zip(planes, [*planes[1:], channels], strict=True)):
-            last = i == len(planes) - 1
-            layers.append(nn.ConvTranspose2d(inputs, outputs, 4, 2, 1, output_padding=sides[i + 1] - 2 * sides[i], bias=last))
-            layers += [] if last else [nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
-        self.grow = nn.Sequential(*layers)
+        self.smallest = smallest_map(image_size, base)
+        self.project = nn.Linear(width, math.prod(self.smallest), bias=False)
+        self.grow = growth(image_size, channels, base)
 
     def forward(self, h: Float[Tensor, "B width"]) -> Float[Tensor, "B C S S"]:
         """(B, width) -> (B, C, S, S), unbounded."""

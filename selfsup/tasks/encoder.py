@@ -118,7 +118,7 @@ def load(path: str | Path, *, best: bool = False, network: Encoder | None = None
         raise ValueError(
             f"{path}: neither model.safetensors nor checkpoints/ in it; expected a run of `selfsup pretrain` or an encoder folder"
         )
-    around = {key: config["encoder"].get(key) for key in ("patches", "head")}
+    around = {key: config["encoder"].get(key) for key in ("patches", "head", "sees", "split")}
     network = network_of(config) if network is None else dress(network, **around)
     with torch.no_grad():
         copy_state(network, tensors, path)
