@@ -20,7 +20,7 @@ from selfsup.tasks.dry_run import describe_plan
 from selfsup.tasks.plan import method_options
 from selfsup.tasks.pretrain import pretrain
 
-DATA = "A folder, .zip, .tar, .npy, .npz or parquet; a folder in an archive as data.zip/train."
+DATA = "A folder, .zip, .tar, .npy, .npz, parquet or .csv; a folder in an archive as data.zip/train, classes as data.csv?label=COLUMN."
 FROM_PYTHON_ONLY = ("data", "method", "resume", "allow_data_change", "options")
 PLAIN = (int, float, str, bool, Path, type(None))
 

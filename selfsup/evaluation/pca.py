@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from selfsup.data import Items, sequential
+from selfsup.data.schema import column_statistics
 from selfsup.views.crops import clean
 
 FIT_ROWS = 10_000  # more rows do not move the leading components of images
@@ -66,6 +67,8 @@ def fit_pca(x: Float[Tensor, "N D"], width: int, *, seed: int = 0, power: int = 
 def pixels_pca(train: Items, test: Items, width: int, *, image_size: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Raw pixels of (train, test) along the components of the training pixels, each (items, width); labels are not looked at.
 
+    Rows of tables come in standard deviations of their columns, what is missing as the mean.
+
     Args:
         width: that of the encoder; the rows returned are narrower where there are fewer pixels, or fewer items, than that.
         image_size: as for the encoder; pixels are taken at side min(image_size, 64).
@@ -73,8 +76,17 @@ def pixels_pca(train: Items, test: Items, width: int, *, image_size: int, seed: 
     side = min(image_size, PIXEL_SIDE)
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
     some = train.subset(order[:FIT_ROWS].sort().values.numpy())
-    pca = fit_pca(torch.cat([clean(batch, side).flatten(1) for batch in sequential(some, 512)]), width, seed=seed)
+    rows = torch.cat([clean(batch, side).flatten(1) for batch in sequential(some, 512)])
+    mean, std = torch.zeros(()), torch.ones(())
+    if train.table:
+        mean, std = (torch.from_numpy(s).float() for s in column_statistics(rows.numpy(), train.table.blocks))
+
+    def standard(x: Tensor) -> Tensor:
+        x = (x - mean) / std
+        return x.masked_fill(x.isnan(), 0) if train.table else x
+
+    pca = fit_pca(standard(rows), width, seed=seed)
     train_z, test_z = (
-        torch.cat([pca.transform(clean(batch, side).flatten(1)) for batch in sequential(items, 512)]) for items in (train, test)
+        torch.cat([pca.transform(standard(clean(batch, side).flatten(1))) for batch in sequential(items, 512)]) for items in (train, test)
     )
     return train_z, test_z

@@ -3,7 +3,7 @@
 Vincent, Larochelle, Lajoie, Bengio and Manzagol, JMLR 2010. https://jmlr.org/papers/v11/vincent10a.html
 First described by Vincent, Larochelle, Bengio and Manzagol, ICML 2008.
 
-Modality   images, vectors
+Modality   images, vectors, tables
 Hidden     the values that gaussian noise, masking, or salt and pepper have replaced (section 3.5).
 Shown      the corrupted input.
 Predicted  the clean input, by a decoder from the encoder's vector; corrupted values weigh alpha, the others beta.
@@ -11,6 +11,7 @@ Predicted  the clean input, by a decoder from the encoder's vector; corrupted va
 Axes: B items in the batch; images are (B, C, S, S), vectors (B, D).
 """
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -22,6 +23,7 @@ from selfsup.method import Batch, Encoder, Method, Recipe
 from selfsup.models import input_channels
 from selfsup.models.decoders import decoder
 from selfsup.models.normalize import Normalize
+from selfsup.models.table import as_mean, columns_of, filled, known_values, row_error
 from selfsup.views import corruptions
 from selfsup.views.crops import RandomCrop
 
@@ -40,6 +42,7 @@ class Corrupted:
         level: standard deviation of gaussian noise, or the fraction of values that are replaced.
         smallest_crop: smallest area of a crop, as a fraction of the image.
         standard: mean and deviation of each column of vectors, (D,) each; None leaves vectors as they are.
+        columns: of rows of a table, the column of each place, (D,): all places of a category are corrupted together.
     """
 
     def __init__(
@@ -49,9 +52,10 @@ class Corrupted:
         level: float,
         smallest_crop: float = 1.0,
         standard: tuple[Tensor, Tensor] | None = None,
+        columns: Tensor | None = None,
     ) -> None:
         self.crop = RandomCrop(image_size, scale=(smallest_crop, 1.0)) if image_size else None
-        self.corruption, self.level, self.standard = corruption, level, standard
+        self.corruption, self.level, self.standard, self.columns = corruption, level, standard, columns
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Draws the crop and the noise of each item."""
@@ -66,7 +70,8 @@ class Corrupted:
         if self.corruption == "gaussian":
             return corruptions.gaussian(x, generator, self.level)
         replace = corruptions.masking if self.corruption == "masking" else corruptions.salt_and_pepper
-        return replace(x, generator, self.level, whole_pixels=x.ndim == 4)
+        columns = None if self.columns is None else self.columns.to(x.device)
+        return replace(x, generator, self.level, whole_pixels=x.ndim == 4, columns=columns)
 
 
 class Denoising(Method):
@@ -75,6 +80,7 @@ class Denoising(Method):
     Args:
         encoder: f, maps (B, C, S, S) or (B, D) to (B, encoder.width).
         image_size: S, side of an image, in pixels, 8 or more; 0 for vectors.
+        blocks: of rows of a table, the places (start, stop) of every category; see `selfsup.models.table`.
         corruption: gaussian noise, masking (values become 0), or salt_and_pepper (values become 0 or 1); the paper has all three.
         level: standard deviation of gaussian noise in units of the input, or fraction of replaced values, 0 to 1; papers: 0.1 to 0.5.
         reconstruction: squared_error for values of any range, or cross_entropy for values in [0, 1]; the paper has both.
@@ -90,6 +96,7 @@ class Denoising(Method):
         encoder: Encoder,
         *,
         image_size: int = 32,
+        blocks: Sequence[tuple[int, int]] = (),
         corruption: Corruption = "masking",
         level: float = 0.5,
         reconstruction: Literal["squared_error", "cross_entropy"] = "squared_error",
@@ -111,15 +118,34 @@ class Denoising(Method):
         self.encoder = encoder
         self.decoder = decoder(encoder.width, channels=input_channels(encoder), image_size=image_size)
         self.reconstruction, self.alpha, self.beta = reconstruction, alpha, beta
+        if blocks and reconstruction != "squared_error":
+            raise ValueError("tables with categories need reconstruction squared_error; categories are always scored by cross entropy")
+        self.blocks = tuple(blocks)
         layer = getattr(encoder, "normalize", None)
         standardised = image_size == 0 and reconstruction == "squared_error" and isinstance(layer, Normalize)
-        self.views = Corrupted(image_size, corruption, level, smallest_crop, (layer.mean, layer.std) if standardised else None)
+        self.standard = (layer.mean, layer.std) if standardised else None
+        columns = columns_of(input_channels(encoder), blocks) if blocks else None
+        self.views = Corrupted(image_size, corruption, level, smallest_crop, self.standard, columns)
 
     def loss(self, views: Batch) -> Tensor:
         """Emphasised error of the clean input predicted from the corrupted one, a mean over all values."""
         predicted = self.decoder(self.encoder(views["shown"])).float()
+        if views["clean"].ndim == 2 and self.reconstruction == "squared_error":
+            known = known_values(views["clean"], self.blocks)
+            error = row_error(predicted, views["clean"], known, self.blocks)
+            return emphasised(as_mean(error, known), views["hidden"], self.alpha, self.beta)
         error = squared_error if self.reconstruction == "squared_error" else cross_entropy
         return emphasised(error(predicted, views["clean"]), views["hidden"], self.alpha, self.beta)
+
+    def reconstruct(self, x: Float[Tensor, "B *shape"]) -> Float[Tensor, "B *shape"]:
+        """g(f(x)) in the units of the data; probabilities in the blocks of categories."""
+        out = self.decoder(self.encoder(x)).float()
+        if self.reconstruction == "cross_entropy":
+            return out.sigmoid()
+        if self.standard is not None:
+            mean, std = (t.to(out.device) for t in self.standard)
+            out = out * std + mean
+        return filled(out, self.blocks) if out.ndim == 2 else out.clamp(0, 1)
 
 
 def emphasised(error: Float[Tensor, "*shape"], hidden: Bool[Tensor, "*shape"], alpha: float, beta: float) -> Float[Tensor, ""]:

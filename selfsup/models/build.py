@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from selfsup.method import Encoder
 from selfsup.models.normalize import Normalize
 
-ENCODERS = ("small", "resnet18", "resnet34", "resnet50", "vit_tiny", "vit_small", "vit_base", "dcgan", "mlp")
-"""Names that `build_encoder` knows; "mlp" takes vectors, all others images."""
+ENCODERS = ("small", "resnet18", "resnet34", "resnet50", "vit_tiny", "vit_small", "vit_base", "dcgan", "mlp", "table")
+"""Names that `build_encoder` knows; "mlp" takes vectors, "table" rows of tables, all others images."""
+OF_VECTORS = ("mlp", "table")
 
 
 def build_encoder(
@@ -50,9 +51,11 @@ def build_encoder(
         raise ValueError(f'no encoder "{name}"; {hint}')
     if channels < 1:
         raise ValueError(f'encoder "{name}" needs at least 1 channel, got channels={channels}')
-    if name == "mlp" and image_size != 0:
-        raise ValueError(f'encoder "mlp" takes vectors, image_size=0, got image_size={image_size}; for images choose small, for instance')
-    if name != "mlp" and image_size < 1:
+    if name in OF_VECTORS and image_size != 0:
+        raise ValueError(
+            f'encoder "{name}" takes vectors, image_size=0, got image_size={image_size}; for images choose small, for instance'
+        )
+    if name not in OF_VECTORS and image_size < 1:
         raise ValueError(f'encoder "{name}" takes images of at least 1 pixel, got image_size={image_size}; for vectors choose mlp')
     if pool != "class" and not name.startswith("vit"):
         raise ValueError(f'pool={pool!r} is a choice of ViTs only, got encoder "{name}"')
@@ -96,6 +99,10 @@ def _build(
         from selfsup.models.dcgan import Discriminator
 
         return Discriminator(channels=channels, image_size=image_size, mean=mean, std=std)
+    if kind == "table":
+        from selfsup.models.table import Table
+
+        return Table(channels=channels, mean=mean, std=std)
     from selfsup.models.mlp import MLP
 
     return MLP(channels=channels, mean=mean, std=std)

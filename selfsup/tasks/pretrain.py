@@ -88,15 +88,15 @@ def pretrain(
     """Train an encoder on items without labels.
 
     Args:
-        data: a folder, .zip, .tar, .npy, .npz or parquet; from Python also an array (N, H, W, C) uint8, a Dataset, a list of paths,
-            or what `selfsup.data.open_data` gave.
+        data: a folder, .zip, .tar, .npy, .npz, parquet or .csv, a table's classes as table.csv?label=COLUMN; from Python also an array
+            (N, H, W, C) uint8, a Dataset, a list of paths, or what `selfsup.data.open_data` gave.
         method: one of `selfsup methods`.
         out: the run's folder; runs/METHOD-TIME when not given.
         epochs: how long: passes over the data. Without epochs, steps or minutes: a million items, at most 200 epochs.
         steps: how long: optimiser steps.
         minutes: how long: wall time; the learning rate comes down as time runs out.
         batch_size: items in a step, over all processes; the method's own when not given.
-        encoder: small, resnet18, resnet34, resnet50, vit_tiny, vit_small, vit_base, dcgan or mlp; from Python also a module.
+        encoder: small, resnet18, resnet34, resnet50, vit_tiny, vit_small, vit_base, dcgan, mlp or table; from Python also a module.
         image_size: side in pixels; the median short side, at most 64, when not given (224 for ResNets and ViTs).
         channels: 1 for gray, 3 for colour; what the images have when not given.
         lr: peak learning rate; the method's own, scaled to the batch size, when not given.
@@ -250,10 +250,12 @@ def summary(config: dict[str, Any], method: Method, items: Items) -> str:
     """Two lines: what is trained on what, and how."""
     shape, how = in_words(config)
     parameters = sum(p.numel() for p in method.encoder.parameters())
-    skipped = f", {len(items.skipped)} skipped" if items.skipped else ""
+    columns = [s for s in items.skipped if s.name.startswith('column "')] if items.table else []
+    skipped = f", {len(items.skipped) - len(columns)} skipped" if len(items.skipped) > len(columns) else ""
+    notes = "".join(f"\n{note.name}: {note.reason}" for note in columns)
     return (
         f"{config['method']} on {items.source}: {len(items)} items{skipped}, {shape}\n"
-        f"{config['encoder']['name']} ({parameters / 1e6:.2f} M parameters), {how}"
+        f"{config['encoder']['name']} ({parameters / 1e6:.2f} M parameters), {how}{notes}"
     )
 
 
