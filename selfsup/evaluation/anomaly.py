@@ -4,7 +4,7 @@ A higher score is stranger. Axes: M items to score, N normal items, D width, k n
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -155,7 +155,3 @@ def standard(normal: Float[Tensor, "N D"]) -> Standard:
     """Of the normal vectors; a dimension that is constant in them keeps its scale."""
     std = normal.std(dim=0, correction=0)
     return Standard(normal.mean(dim=0), torch.where(std > 1e-6 * normal.abs().amax(dim=0), std, torch.ones_like(std)))
-
-
-def combined(scores: Callable[[str], np.ndarray], held_out: Callable[[str], np.ndarray]) -> np.ndarray:
-    raise NotImplementedError

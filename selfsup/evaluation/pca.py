@@ -67,26 +67,38 @@ def fit_pca(x: Float[Tensor, "N D"], width: int, *, seed: int = 0, power: int = 
 def pixels_pca(train: Items, test: Items, width: int, *, image_size: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Raw pixels of (train, test) along the components of the training pixels, each (items, width); labels are not looked at.
 
-    Rows of tables come in standard deviations of their columns, what is missing as the mean.
+    Vectors are taken in standard deviations of their columns, so that no column counts for its unit; what is missing is the mean.
 
     Args:
         width: that of the encoder; the rows returned are narrower where there are fewer pixels, or fewer items, than that.
-        image_size: as for the encoder; pixels are taken at side min(image_size, 64).
+        image_size: as for the encoder, 0 for vectors; pixels are taken at side min(image_size, 64).
     """
     side = min(image_size, PIXEL_SIDE)
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
-    some = train.subset(order[:FIT_ROWS].sort().values.numpy())
-    rows = torch.cat([clean(batch, side).flatten(1) for batch in sequential(some, 512)])
-    mean, std = torch.zeros(()), torch.ones(())
-    if train.table:
-        mean, std = (torch.from_numpy(s).float() for s in column_statistics(rows.numpy(), train.table.blocks))
+    rows = some_rows(train, side, seed)
+    mean, std = torch.zeros(1), torch.ones(1)
+    if not image_size:
+        blocks = train.table.blocks if train.table else ()
+        mean, std = (torch.from_numpy(s).float() for s in column_statistics(rows.numpy(), blocks))
 
     def standard(x: Tensor) -> Tensor:
         x = (x - mean) / std
-        return x.masked_fill(x.isnan(), 0) if train.table else x
+        return x if image_size else x.masked_fill(x.isnan(), 0)
 
     pca = fit_pca(standard(rows), width, seed=seed)
     train_z, test_z = (
         torch.cat([pca.transform(standard(clean(batch, side).flatten(1))) for batch in sequential(items, 512)]) for items in (train, test)
     )
     return train_z, test_z
+
+
+def some_rows(items: Items, side: int, seed: int) -> Float[Tensor, "N D"]:
+    """At most 10,000 of the items as rows: pixels at that side, or vectors as they are; another seed chooses others."""
+    order = torch.randperm(len(items), generator=torch.Generator().manual_seed(seed))
+    some = items.subset(order[:FIT_ROWS].sort().values.numpy())
+    return torch.cat([clean(batch, side).flatten(1) for batch in sequential(some, 512)])
+
+
+def deviations(rows: Float[Tensor, "N D"]) -> Float[Tensor, " D"]:
+    """Standard deviation of each column, 1 where it is constant."""
+    std = rows.std(dim=0, correction=0)
+    return torch.where(std > 0, std, torch.ones_like(std))

@@ -27,7 +27,9 @@ METHODS: dict[str, str] = {
     "instance_discrimination": "InstanceDiscrimination",
     "cpc": "CPC",
     "rotation": "Rotation",
+    "autoencoder": "Autoencoder",
     "denoising": "Denoising",
+    "stacked_denoising": "StackedDenoising",
     "gan": "GAN",
 }
 

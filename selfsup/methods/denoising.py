@@ -15,17 +15,17 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from selfsup.method import Batch, Encoder, Method, Recipe
 from selfsup.models import input_channels
 from selfsup.models.decoders import decoder
-from selfsup.models.normalize import Normalize
-from selfsup.models.table import as_mean, columns_of, filled, known_values, row_error
+from selfsup.models.reconstruction import ErrorKind, Reconstruction
+from selfsup.models.stack import TiedDecoder, only_stack
+from selfsup.models.table import columns_of
 from selfsup.views import corruptions
-from selfsup.views.crops import RandomCrop
+from selfsup.views.crops import RandomCrop, clean
 
 Corruption = Literal["gaussian", "masking", "salt_and_pepper"]
 
@@ -33,16 +33,20 @@ Corruption = Literal["gaussian", "masking", "salt_and_pepper"]
 class Corrupted:
     """A corrupted input and what was there: "shown", "clean" and "hidden", all of one shape; "hidden" is True where a value was changed.
 
-    Images are light random crops, in [0, 1]. Vectors may be standardised: "clean" is then in standard deviations, so that no column counts
-    for its unit, and so is the noise; "shown" is in the units of the data again.
+    Images are light random crops, in [0, 1]. Vectors are in the units of the data, but may be standardised for the noise: it is then in
+    standard deviations, and what masking leaves of a value is its column's mean.
 
     Args:
         image_size: S in pixels, 0 for vectors.
         corruption: kind of noise.
         level: standard deviation of gaussian noise, or the fraction of values that are replaced.
-        smallest_crop: smallest area of a crop, as a fraction of the image.
+        smallest_crop: smallest area of a crop, as a fraction of the image; 1.0 without `flip` is the central square.
+        flip: probability of a mirrored image.
         standard: mean and deviation of each column of vectors, (D,) each; None leaves vectors as they are.
         columns: of rows of a table, the column of each place, (D,): all places of a category are corrupted together.
+
+    Raises:
+        ValueError: another corruption, or a level that it does not have.
     """
 
     def __init__(
@@ -51,19 +55,28 @@ class Corrupted:
         corruption: Corruption,
         level: float,
         smallest_crop: float = 1.0,
+        flip: float = 0.0,
         standard: tuple[Tensor, Tensor] | None = None,
         columns: Tensor | None = None,
     ) -> None:
-        self.crop = RandomCrop(image_size, scale=(smallest_crop, 1.0)) if image_size else None
-        self.corruption, self.level, self.standard, self.columns = corruption, level, standard, columns
+        if corruption not in ("gaussian", "masking", "salt_and_pepper"):
+            raise ValueError(f'corruption must be "gaussian", "masking" or "salt_and_pepper", got "{corruption}"')
+        if level <= 0 or (corruption != "gaussian" and level > 1):
+            raise ValueError(f"level of {corruption} must be positive{'' if corruption == 'gaussian' else ' and at most 1'}, got {level}")
+        self.image_size, self.corruption, self.level, self.standard, self.columns = image_size, corruption, level, standard, columns
+        moves = image_size > 0 and (smallest_crop < 1 or flip > 0)
+        self.crop = RandomCrop(image_size, scale=(smallest_crop, 1.0), flip=flip) if moves else None
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Draws the crop and the noise of each item."""
-        clean = self.crop(batch, generator)["image"] if self.crop else batch["vector"]
-        mean, std = (t.to(clean.device) for t in self.standard) if self.standard else (0.0, 1.0)
-        clean = (clean - mean) / std if self.standard else clean
-        shown, hidden = self.corrupt(clean, generator)
-        return {"shown": shown * std + mean if self.standard else shown, "clean": clean, "hidden": hidden}
+        x = self.crop(batch, generator)["image"] if self.crop else clean(batch, self.image_size)
+        if self.standard is None:
+            shown, hidden = self.corrupt(x, generator)
+        else:
+            mean, std = (t.to(x.device) for t in self.standard)
+            shown, hidden = self.corrupt((x - mean) / std, generator)
+            shown = torch.where(hidden, shown * std + mean, x)
+        return {"shown": shown, "clean": x, "hidden": hidden}
 
     def corrupt(self, x: Float[Tensor, "B *rest"], generator: torch.Generator) -> tuple[Float[Tensor, "B *rest"], Bool[Tensor, "B *rest"]]:
         """Corrupted x, and True where it is. All channels of a pixel go together, as one would give the others away."""
@@ -86,7 +99,9 @@ class Denoising(Method):
         reconstruction: squared_error for values of any range, or cross_entropy for values in [0, 1]; the paper has both.
         alpha: weight of the corrupted values in the error (section 3.6), at least 0; 1 as beta for the plain error.
         beta: weight of the other values, at least 0; the paper's full emphasis is alpha 1, beta 0.
+        tied: let g be f backwards, its weights the transposed ones of f, which must be fully connected; section 2.1 offers both.
         smallest_crop: smallest area of a random crop, as a fraction of the image, above 0 to 1; unused for vectors.
+        flip: probability of a mirrored image; 0 where left and right matter, as in digits.
     """
 
     recipe: ClassVar[Recipe] = Recipe(optimizer="adamw", lr=1e-3, batch_size=256, weight_decay=1e-2)
@@ -99,53 +114,54 @@ class Denoising(Method):
         blocks: Sequence[tuple[int, int]] = (),
         corruption: Corruption = "masking",
         level: float = 0.5,
-        reconstruction: Literal["squared_error", "cross_entropy"] = "squared_error",
+        reconstruction: ErrorKind = "squared_error",
         alpha: float = 1.0,
         beta: float = 1.0,
+        tied: bool = False,
         smallest_crop: float = 0.5,
+        flip: float = 0.5,
     ) -> None:
         super().__init__()
-        if corruption not in ("gaussian", "masking", "salt_and_pepper"):
-            raise ValueError(f'corruption must be "gaussian", "masking" or "salt_and_pepper", got "{corruption}"')
-        if reconstruction not in ("squared_error", "cross_entropy"):
-            raise ValueError(f'reconstruction must be "squared_error" or "cross_entropy", got "{reconstruction}"')
-        if level <= 0 or (corruption != "gaussian" and level > 1):
-            raise ValueError(f"level of {corruption} must be positive{'' if corruption == 'gaussian' else ' and at most 1'}, got {level}")
-        if alpha < 0 or beta < 0 or alpha + beta == 0:
-            raise ValueError(f"alpha and beta must be at least 0 and not both 0, got alpha={alpha}, beta={beta}")
-        if corruption == "gaussian" and alpha == 0:
-            raise ValueError("gaussian noise changes every value, so alpha=0 leaves no error; choose alpha > 0")
+        check_emphasis(corruption, alpha, beta)
         self.encoder = encoder
-        self.decoder = decoder(encoder.width, channels=input_channels(encoder), image_size=image_size)
-        self.reconstruction, self.alpha, self.beta = reconstruction, alpha, beta
-        if blocks and reconstruction != "squared_error":
-            raise ValueError("tables with categories need reconstruction squared_error; categories are always scored by cross entropy")
-        self.blocks = tuple(blocks)
-        layer = getattr(encoder, "normalize", None)
-        standardised = image_size == 0 and reconstruction == "squared_error" and isinstance(layer, Normalize)
-        self.standard = (layer.mean, layer.std) if standardised else None
+        if tied:
+            stack = only_stack(encoder, "tied weights need")
+            g = TiedDecoder(stack.linears, stack.shape)
+        else:
+            g = decoder(encoder.width, channels=input_channels(encoder), image_size=image_size)
+        self.decoder = Reconstruction(g, reconstruction, encoder, image_size, blocks)
+        self.alpha, self.beta = alpha, beta
         columns = columns_of(input_channels(encoder), blocks) if blocks else None
-        self.views = Corrupted(image_size, corruption, level, smallest_crop, self.standard, columns)
+        self.views = Corrupted(image_size, corruption, level, smallest_crop, flip, self.decoder.standard_numbers(), columns)
 
     def loss(self, views: Batch) -> Tensor:
         """Emphasised error of the clean input predicted from the corrupted one, a mean over all values."""
-        predicted = self.decoder(self.encoder(views["shown"])).float()
-        if views["clean"].ndim == 2 and self.reconstruction == "squared_error":
-            known = known_values(views["clean"], self.blocks)
-            error = row_error(predicted, views["clean"], known, self.blocks)
-            return emphasised(as_mean(error, known), views["hidden"], self.alpha, self.beta)
-        error = squared_error if self.reconstruction == "squared_error" else cross_entropy
-        return emphasised(error(predicted, views["clean"]), views["hidden"], self.alpha, self.beta)
+        error = self.decoder.errors(self.decoder(self.encoder(views["shown"])), views["clean"])
+        return emphasised(error, views["hidden"], self.alpha, self.beta)
+
+    def code(self, x: Float[Tensor, "B *shape"]) -> Float[Tensor, "B Z"]:
+        """f(x)."""
+        return self.embed(x)
+
+    def decode(self, z: Float[Tensor, "B Z"]) -> Float[Tensor, "B *shape"]:
+        """g(z), in the units of the data."""
+        return self.decoder.in_units(self.decoder(z))
+
+    def denoise(self, x: Float[Tensor, "B *shape"]) -> Float[Tensor, "B *shape"]:
+        """g(f(x)), what x was before noise came to it; with noise of the kind and level that was trained on."""
+        return self.decode(self.code(x))
 
     def reconstruct(self, x: Float[Tensor, "B *shape"]) -> Float[Tensor, "B *shape"]:
-        """g(f(x)) in the units of the data; probabilities in the blocks of categories."""
-        out = self.decoder(self.encoder(x)).float()
-        if self.reconstruction == "cross_entropy":
-            return out.sigmoid()
-        if self.standard is not None:
-            mean, std = (t.to(out.device) for t in self.standard)
-            out = out * std + mean
-        return filled(out, self.blocks) if out.ndim == 2 else out.clamp(0, 1)
+        """The same, of clean inputs."""
+        return self.decode(self.code(x))
+
+
+def check_emphasis(corruption: str, alpha: float, beta: float) -> None:
+    """Raise ValueError for weights that leave no error."""
+    if alpha < 0 or beta < 0 or alpha + beta == 0:
+        raise ValueError(f"alpha and beta must be at least 0 and not both 0, got alpha={alpha}, beta={beta}")
+    if corruption == "gaussian" and alpha == 0:
+        raise ValueError("gaussian noise changes every value, so alpha=0 leaves no error; choose alpha > 0")
 
 
 def emphasised(error: Float[Tensor, "*shape"], hidden: Bool[Tensor, "*shape"], alpha: float, beta: float) -> Float[Tensor, ""]:
@@ -154,21 +170,4 @@ def emphasised(error: Float[Tensor, "*shape"], hidden: Bool[Tensor, "*shape"], a
     The paper sums over the values of an item; the mean is the same but for a constant, and leaves the learning rate alone. With
     alpha = beta = 1 it is the plain mean.
     """
-    return (error * torch.where(hidden, alpha, beta)).mean()
-
-
-def squared_error(predicted: Float[Tensor, "*shape"], clean: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """(x - z)^2 of each value, for outputs of any range (section 2.2)."""
-    return (predicted - clean) ** 2
-
-
-def cross_entropy(predicted: Float[Tensor, "*shape"], clean: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """-x log z - (1 - x) log(1 - z) of each value, where z = sigmoid(predicted) and x is in [0, 1] (section 2.2).
-
-    Raises:
-        ValueError: vectors outside of [0, 1]; images are never.
-    """
-    if clean.ndim == 2 and bool((clean.amin() < 0) | (clean.amax() > 1)):
-        got = f"{float(clean.amin()):.4g} to {float(clean.amax()):.4g}"
-        raise ValueError(f"cross_entropy needs values in [0, 1], got {got}; choose reconstruction squared_error")
-    return F.binary_cross_entropy_with_logits(predicted, clean, reduction="none")
+    return torch.where(hidden, alpha * error, beta * error).mean()

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from selfsup.method import Encoder
 from selfsup.models.normalize import Normalize
 
-ENCODERS = ("small", "resnet18", "resnet34", "resnet50", "vit_tiny", "vit_small", "vit_base", "dcgan", "mlp", "table")
-"""Names that `build_encoder` knows; "mlp" takes vectors, "table" rows of tables, all others images."""
-OF_VECTORS = ("mlp", "table")
+ENCODERS = ("small", "resnet18", "resnet34", "resnet50", "vit_tiny", "vit_small", "vit_base", "dcgan", "mlp", "table", "stack")
+"""Names that `build_encoder` knows; "mlp" takes vectors, "table" rows of tables, "stack" vectors and images, all others images."""
+OF_VECTORS = ("mlp", "table", "stack")
 
 
 def build_encoder(
@@ -51,12 +51,10 @@ def build_encoder(
         raise ValueError(f'no encoder "{name}"; {hint}')
     if channels < 1:
         raise ValueError(f'encoder "{name}" needs at least 1 channel, got channels={channels}')
-    if name in OF_VECTORS and image_size != 0:
-        raise ValueError(
-            f'encoder "{name}" takes vectors, image_size=0, got image_size={image_size}; for images choose small, for instance'
-        )
+    if name in ("mlp", "table") and image_size != 0:
+        raise ValueError(f'encoder "{name}" takes vectors, image_size=0, got image_size={image_size}; for images choose small, say')
     if name not in OF_VECTORS and image_size < 1:
-        raise ValueError(f'encoder "{name}" takes images of at least 1 pixel, got image_size={image_size}; for vectors choose mlp')
+        raise ValueError(f'encoder "{name}" takes images of at least 1 pixel, got image_size={image_size}; for vectors choose mlp or stack')
     if pool != "class" and not name.startswith("vit"):
         raise ValueError(f'pool={pool!r} is a choice of ViTs only, got encoder "{name}"')
     encoder = _build(name, channels, image_size, pool, _numbers(mean), _numbers(std))
@@ -103,6 +101,10 @@ def _build(
         from selfsup.models.table import Table
 
         return Table(channels=channels, mean=mean, std=std)
+    if kind == "stack":
+        from selfsup.models.stack import Stack
+
+        return Stack(channels=channels, image_size=image_size, mean=mean, std=std)
     from selfsup.models.mlp import MLP
 
     return MLP(channels=channels, mean=mean, std=std)

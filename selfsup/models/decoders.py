@@ -8,6 +8,9 @@ from torch import Tensor, nn
 
 from selfsup.models.heads import mlp
 
+HIDDEN = 512
+"""Units of a vector's decoder, at least: those of the encoder `mlp`, as a short code has much to say."""
+
 
 def halvings(image_size: int) -> list[int]:
     """Sides from 4 or less up to the image's, each the half of the next, rounded down: 28 gives 3, 7, 14, 28.
@@ -68,5 +71,5 @@ def decoder(width: int, *, channels: int, image_size: int) -> nn.Module:
         ValueError: an image below 8 pixels.
     """
     if image_size == 0:
-        return mlp(width, 2 * width, channels)
+        return mlp(width, max(2 * width, HIDDEN), channels)
     return ImageDecoder(width, channels, image_size)

@@ -25,7 +25,7 @@ from selfsup.engine.loop import Training
 from selfsup.engine.optim import scaled_lr
 from selfsup.method import Method, Recipe
 from selfsup.methods import describe, method_class
-from selfsup.models import build_encoder, wrap
+from selfsup.models import OF_VECTORS, build_encoder, wrap
 from selfsup.views.crops import clean
 
 IMAGES_BY_DEFAULT, MOST_EPOCHS = 1_000_000, 200
@@ -177,8 +177,10 @@ def make_config(
 
 
 def default_encoder(recipe: Recipe, items: Items) -> str:
-    """The network that a method is known for; of vectors and rows of tables, that for these."""
-    return "table" if items.table else "mlp" if items.kind == "vector" else recipe.encoder
+    """The network that a method is known for; for rows of tables "table", for vectors "mlp" where that takes images only."""
+    if items.table:
+        return "table"
+    return "mlp" if items.kind == "vector" and recipe.encoder not in OF_VECTORS else recipe.encoder
 
 
 def table_of(config: Mapping[str, Any]) -> Schema | None:

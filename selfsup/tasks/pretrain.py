@@ -96,7 +96,7 @@ def pretrain(
         steps: how long: optimiser steps.
         minutes: how long: wall time; the learning rate comes down as time runs out.
         batch_size: items in a step, over all processes; the method's own when not given.
-        encoder: small, resnet18, resnet34, resnet50, vit_tiny, vit_small, vit_base, dcgan, mlp or table; from Python also a module.
+        encoder: small, resnet18, resnet34, resnet50, vit_tiny, vit_small, vit_base, dcgan, mlp, table or stack; or a module.
         image_size: side in pixels; the median short side, at most 64, when not given (224 for ResNets and ViTs).
         channels: 1 for gray, 3 for colour; what the images have when not given.
         lr: peak learning rate; the method's own, scaled to the batch size, when not given.

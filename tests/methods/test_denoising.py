@@ -5,10 +5,13 @@ import math
 import pytest
 import torch
 
+from selfsup.abilities import Decodes, Denoises, Reconstructs
 from selfsup.engine.train import train_step
 from selfsup.method import Batch
-from selfsup.methods.denoising import Corrupted, Denoising, cross_entropy, emphasised, squared_error
+from selfsup.methods.denoising import Corrupted, Denoising, emphasised
 from selfsup.models import Encoder, build_encoder, wrap
+from selfsup.models.reconstruction import cross_entropy, squared_error
+from selfsup.models.stack import Stack
 
 
 def of_images(**options: float | str) -> Denoising:
@@ -26,8 +29,8 @@ def of_vectors(columns: int = 6, **options: float | str) -> Denoising:
 @pytest.mark.parametrize(("alpha", "beta"), [(1.0, 1.0), (1.0, 0.0), (0.0, 2.0), (0.7, 0.2)])
 def test_emphasis_is_section_3_6(kind: str, alpha: float, beta: float) -> None:
     torch.manual_seed(0)
-    predicted, clean, hidden = torch.randn(3, 5), torch.rand(3, 5), torch.rand(3, 5) < 0.4
-    total = 0.0
+    predicted, clean = torch.randn(3, 5, dtype=torch.float64), torch.rand(3, 5, dtype=torch.float64)
+    hidden, total = torch.rand(3, 5) < 0.4, 0.0
     for i in range(3):
         for j in range(5):
             x, out = float(clean[i, j]), float(predicted[i, j])
@@ -35,7 +38,7 @@ def test_emphasis_is_section_3_6(kind: str, alpha: float, beta: float) -> None:
             error = (x - out) ** 2 if kind == "squared_error" else -x * math.log(z) - (1 - x) * math.log(1 - z)
             total += (alpha if bool(hidden[i, j]) else beta) * error
     error = squared_error if kind == "squared_error" else cross_entropy
-    torch.testing.assert_close(emphasised(error(predicted, clean), hidden, alpha, beta), torch.tensor(total / 15))
+    assert float(emphasised(error(predicted, clean), hidden, alpha, beta)) == pytest.approx(total / 15, rel=1e-12)
 
 
 def test_the_plain_loss_is_alpha_and_beta_1() -> None:
@@ -79,9 +82,12 @@ def test_vectors_are_corrupted_and_scored_in_standard_deviations() -> None:
     mean, std = torch.arange(6.0), 1.0 + 10 * torch.arange(6.0)
     x = mean + std * torch.randn(50, 6)
     views = method.views({"vector": x}, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(views["clean"], (x - mean) / std)
-    torch.testing.assert_close(views["shown"][~views["hidden"]], x[~views["hidden"]], rtol=1e-4, atol=1e-4)
+    assert torch.equal(views["clean"], x)
+    assert torch.equal(views["shown"][~views["hidden"]], x[~views["hidden"]])
     torch.testing.assert_close(views["shown"][views["hidden"]], mean.expand(50, 6)[views["hidden"]])  # what is masked becomes the mean
+    predicted = method.decoder(method.encoder(views["shown"]))
+    torch.testing.assert_close(method.loss(views), (predicted - (x - mean) / std).square().mean())
+    torch.testing.assert_close(method.decoder.in_units(predicted), predicted * std + mean)
     noisy = of_vectors(level=0.3, corruption="gaussian").views({"vector": x}, torch.Generator().manual_seed(0))
     assert ((noisy["shown"] - x) / std).std(dim=0).tolist() == pytest.approx([0.3] * 6, rel=0.3)
 
@@ -111,9 +117,8 @@ def test_it_learns_to_fill_in_what_is_hidden_in_images(reconstruction: str) -> N
         train_step(method, [method.views(stripes(16), generator)], optimizers)
     method.eval()
     views = method.views(stripes(100), generator)
-    out = method.decoder(method.embed(views["shown"])).detach()
-    filled = out.sigmoid() if reconstruction == "cross_entropy" else out
-    hidden = views["hidden"]
+    filled, hidden = method.denoise(views["shown"]).detach(), views["hidden"]
+    assert 0 <= float(filled.min()) <= float(filled.max()) <= 1
     error = float(((filled - views["clean"])[hidden] ** 2).mean())
     guess = float(views["clean"][hidden].var())
     assert error < 0.2 * guess, f"squared error {error:.4f} of hidden pixels; {guess:.4f} for the mean"
@@ -134,10 +139,52 @@ def test_it_learns_to_fill_in_what_is_hidden_in_vectors() -> None:
         train_step(method, [method.views(table(64), generator)], optimizers)
     method.eval()
     views = method.views(table(500), generator)
-    error = (method.decoder(method.embed(views["shown"])).detach() - views["clean"]) ** 2
+    error = ((method.denoise(views["shown"]).detach() - views["clean"]) / unit) ** 2
     for column in range(4):
         hidden = views["hidden"][:, column]
         assert float(error[hidden, column].mean()) < 0.15, f"column {column}; 1 for the mean"
+
+
+def test_tied_weights_are_the_encoders_transposed() -> None:
+    """g(y) = s(W^T y + b') under cross entropy, through two layers; W learns from both of its uses."""
+    torch.manual_seed(0)
+    stack = Stack(channels=6, width=5, depth=2)
+    method = Denoising(wrap(stack, 6, 0), image_size=0, reconstruction="cross_entropy", tied=True)
+    (w1, b1), (w2, b2) = ((layer.weight, layer.bias) for layer in stack.linears)
+    c1, c2 = method.decoder.decoder.biases
+    with torch.no_grad():
+        c1.copy_(torch.randn(6)), c2.copy_(torch.randn(5))
+    x = torch.rand(4, 6)
+    y = ((x @ w1.T + b1).sigmoid() @ w2.T + b2).sigmoid()
+    expected = ((y @ w2 + c2).sigmoid() @ w1 + c1).sigmoid()
+    torch.testing.assert_close(method.reconstruct(x), expected)
+    assert sum(p.numel() for p in method.parameters()) == 6 * 5 + 5 * 5 + 5 + 5 + 5 + 6
+    hidden = torch.zeros(4, 6, dtype=torch.bool)
+    method.loss({"shown": x, "clean": x, "hidden": hidden}).backward()
+    both = w1.grad.clone()
+    method.zero_grad()
+    method.decoder.errors(method.decoder(method.encoder(x).detach()), x).mean().backward()
+    assert not torch.allclose(both, w1.grad)
+    assert w1.grad.abs().max() > 0
+
+
+def test_images_come_back_through_tied_weights() -> None:
+    stack = Stack(channels=2, image_size=9, width=4, depth=1)
+    method = Denoising(wrap(stack, 2, 9), image_size=9, tied=True)
+    assert method.reconstruct(torch.rand(3, 2, 9, 9)).shape == (3, 2, 9, 9)
+    with pytest.raises(ValueError, match=r"tied weights need fully connected sigmoid layers, got encoder dcgan; choose --encoder stack"):
+        of_images(tied=True)
+
+
+def test_abilities() -> None:
+    images, vectors = of_images(), of_vectors()
+    assert isinstance(images, Reconstructs)
+    assert isinstance(images, Denoises)
+    assert isinstance(images, Decodes)
+    x = torch.rand(4, 2, 8, 8)
+    assert torch.equal(images.decode(images.code(x)), images.reconstruct(x))
+    assert bool((images.reconstruct(x) >= 0).all())
+    assert vectors.reconstruct(torch.rand(4, 6)).shape == (4, 6)
 
 
 def of_tables(**options: float | str) -> Denoising:
@@ -191,7 +238,7 @@ def test_mistakes_are_named() -> None:
     for wrong in ({"corruption": "blur"}, {"reconstruction": "blur"}):
         with pytest.raises((ValueError, TypeError), match="blur"):  # by its type where types are checked, by its value elsewhere
             of_images(**wrong)
-    with pytest.raises(ValueError, match="tables with categories need reconstruction squared_error"):
+    with pytest.raises(ValueError, match="rows of tables need reconstruction squared_error"):
         of_tables(reconstruction="cross_entropy")
     with pytest.raises(ValueError, match=r"cross_entropy needs values in \[0, 1\], got -1 to 2"):
         cross_entropy(torch.zeros(1, 2), torch.tensor([[-1.0, 2.0]]))

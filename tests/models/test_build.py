@@ -9,7 +9,7 @@ from torch import nn
 from selfsup.models import ENCODERS, Encoder, build_encoder, input_channels, wrap
 from selfsup.models.normalize import Normalize
 
-WIDTHS = {"resnet18": 512, "resnet34": 512, "resnet50": 2048, "vit_tiny": 192, "vit_small": 384, "dcgan": 4096}
+WIDTHS = {"resnet18": 512, "resnet34": 512, "resnet50": 2048, "vit_tiny": 192, "vit_small": 384, "dcgan": 4096, "stack": 1000}
 
 
 @pytest.mark.parametrize("name", [name for name in ENCODERS if name != "vit_base"])  # a slow one, and the same code as vit_tiny
@@ -27,7 +27,7 @@ def test_the_spec_builds_the_same_network_again(name: str) -> None:
     assert input_channels(encoder) == channels
 
 
-@pytest.mark.parametrize("name", ["small", "resnet18", "vit_tiny", "dcgan", "mlp"])
+@pytest.mark.parametrize("name", ["small", "resnet18", "vit_tiny", "dcgan", "mlp", "stack"])
 def test_inputs_are_standardised_by_the_encoder(name: str) -> None:
     size = 0 if name == "mlp" else 32
     mean, std = [0.3, 0.6], [0.5, 2.0]
