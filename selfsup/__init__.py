@@ -14,6 +14,8 @@ _HOMES = {
     "evaluate": "selfsup.tasks.evaluate",
     "compare": "selfsup.tasks.compare",
     "distill": "selfsup.tasks.distill",
+    "detect": "selfsup.tasks.detect",
+    "one_class": "selfsup.tasks.one_class",
     "SSLTransformer": "selfsup.tasks.sklearn",
 }
 __all__ = list(_HOMES)
