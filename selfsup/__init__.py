@@ -17,6 +17,8 @@ _HOMES = {
     "denoise": "selfsup.tasks.pictures",
     "inpaint": "selfsup.tasks.pictures",
     "colorize": "selfsup.tasks.pictures",
+    "detect": "selfsup.tasks.detect",
+    "one_class": "selfsup.tasks.one_class",
     "SSLTransformer": "selfsup.tasks.sklearn",
 }
 __all__ = list(_HOMES)

@@ -289,6 +289,81 @@ def colorize(
 
 
 @app.command
+def detect(
+    run: Path | None = None,
+    /,
+    *,
+    train: str | None = None,
+    test: str,
+    score: str | None = None,
+    k: int = 5,
+    false_alarms: float = 0.01,
+    normal: str = "",
+    held_out: str | None = None,
+    out: Path | None = None,
+    heatmaps: Path | None = None,
+    best: bool = False,
+    seed: int = 0,
+    one_class: str | None = None,
+    method: str = "autoencoder",
+    steps: int | None = None,
+    minutes: float | None = None,
+    max_bad: float = 0.01,
+    device: str = "auto",
+    json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    quiet: bool = False,
+) -> None:
+    """Say which items are strange beside normal ones: selfsup detect RUN --train NORMAL --test DATA.
+
+    Or the one-class protocol, where each class in turn is normal and has its own run: selfsup detect --one-class LABELLED --test LABELLED.
+
+    Args:
+        run: a run's folder, or an encoder folder.
+        train: normal data, as pretrain takes it.
+        test: data to score; with classes, the scores are measured too.
+        score: any of reconstruction, neighbours and both, with commas; all that the run can give when not given.
+        k: neighbours among the normal items.
+        false_alarms: wanted share of normal items that are flagged, 0 to 1.
+        normal: classes that are normal, with commas; those of --train when not given.
+        held_out: normal data that the run has not seen, for the threshold; a fifth of --train when not given.
+        out: scores.csv with name, scores and flag; of the one-class protocol, the folder of its runs.
+        heatmaps: folder for pictures of where the reconstruction errs, of the 100 strangest images.
+        best: of a run, the best checkpoint by the label-free measure instead of the last.
+        seed: of the draw of held-out items and of the intervals; of the runs.
+        one_class: labelled data; --test then holds the same classes.
+        method: of the one-class protocol, what to pretrain.
+        steps: of the one-class protocol, how long each run trains: optimiser steps.
+        minutes: of the one-class protocol, how long each run trains: wall time.
+        max_bad: largest fraction of unreadable files, 0 to 1.
+        device: auto, cpu, cuda or cuda:N.
+        json_: print one JSON object.
+        quiet: no progress on stderr.
+    """
+    import selfsup
+    from selfsup.tasks import detect as task
+    from selfsup.tasks import one_class as protocol
+
+    common: dict[str, Any] = {"score": score, "k": k, "seed": seed, "max_bad": max_bad, "device": device}
+    if one_class is not None:
+        if run is not None or train is not None or out is None:
+            raise ValueError("--one-class DATA stands for a run and --train, and needs --out FOLDER for its runs")
+        result = selfsup.one_class(one_class, test, method, out=out, steps=steps, minutes=minutes, quiet=quiet, **common)
+        table = protocol.as_table(result)
+    else:
+        if run is None or train is None:
+            raise ValueError("detect needs a run and normal data: selfsup detect RUN --train NORMAL --test DATA")
+        more = {"false_alarms": false_alarms, "normal": normal, "held_out": held_out, "out": out, "heatmaps": heatmaps, "best": best}
+        result = selfsup.detect(run, train, test, **more, **common).result
+        table = task.as_table(result)
+    if json_:
+        print(json.dumps(result))
+        return
+    Console().print(table)
+    for note in result.get("notes", ()):
+        print(note)
+
+
+@app.command
 def methods(*, json_: Annotated[bool, Parameter(name="--json", negative=())] = False) -> None:
     """List every method: what it hides, what it predicts, and its paper.
 

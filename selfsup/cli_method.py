@@ -20,7 +20,7 @@ from selfsup.tasks.dry_run import describe_plan
 from selfsup.tasks.plan import method_options
 from selfsup.tasks.pretrain import pretrain
 
-DATA = "A folder, .zip, .tar, .npy, .npz or parquet; a folder in an archive as data.zip/train."
+DATA = "A folder, .zip, .tar, .npy, .npz, parquet or .csv; a folder in an archive as data.zip/train, classes as data.csv?label=COLUMN."
 TEXT_DATA = "A .txt, .jsonl, .parquet or .conllu file, also as .gz, or a folder of them."
 OF_TEXT = ("tokenizer", "vocabulary_size", "sequence_length", "column", "documents", "lowercase")
 OF_IMAGES = ("image_size", "channels", "workers", "cache")

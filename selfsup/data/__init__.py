@@ -1,8 +1,8 @@
 """Room 1, data: disk -> raw items in one process-safe, seekable, countable form.
 
 Read in this order: `listing` (what a source finds), `sources` (which source reads what), `folders`, `zips`, `tars`, `arrays`, `parquet`,
-`datasets` (raw items, never extracted), `decode` (raw item -> pixels), `workers` (decoding processes), `prepare` (the two passes), `cache`,
-`items`, `opening`, `loader`.
+`datasets` (raw items, never extracted), `schema`, `tables` (columns -> numbers and codes), `csvs`, `decode` (raw item -> pixels), `workers`
+(decoding processes), `prepare` (the two passes), `cache`, `items`, `opening`, `loader`.
 """
 
 import importlib

@@ -17,7 +17,9 @@ from selfsup.data.decode import Target, to_uint8
 from selfsup.data.errors import Skipped
 from selfsup.data.listing import Names
 from selfsup.data.prepare import batch
+from selfsup.data.schema import Schema
 from selfsup.data.sources import Source
+from selfsup.data.tables import TableSource
 from selfsup.data.tokenizer import Tokenizer
 from selfsup.method import Batch
 
@@ -78,6 +80,25 @@ class VectorStore:
 
 
 @dataclass(frozen=True)
+class TableStore:
+    """Rows of a table, made into vectors as they are asked for."""
+
+    source: TableSource
+    slow = False
+
+    def gather(self, rows: Int64[np.ndarray, "B"]) -> Float32[np.ndarray, "B D"]:
+        """Numbers as they are, NaN where missing; each category's block with a 1 in one place."""
+        schema = self.source.schema
+        pairs = list(zip(schema.columns, schema.starts, strict=True))
+        numbers = [start for column, start in pairs if column.levels is None]
+        blocks = np.array([start for column, start in pairs if column.levels is not None], np.int64)
+        out = np.zeros((len(rows), schema.width), np.float32)
+        out[:, numbers] = self.source.numbers[rows]
+        np.put_along_axis(out, blocks + self.source.codes[rows], 1, axis=1)
+        return out
+
+
+@dataclass(frozen=True)
 class StreamedStore:
     """Encoded images, decoded whenever they are asked for."""
 
@@ -105,7 +126,8 @@ class Items:
         fingerprint: hex, changes when the data changes.
         source: absolute path, or "array", "dataset".
         value_range: (low, high) that became 0 and 255, where values had more than 8 bits; give it to `open_data` for data that must match.
-        refused: how many of `skipped` are images that were lost.
+        refused: how many of `skipped` are images or rows that were lost.
+        table: what the places of a vector mean, where it is a row of a table.
         tokenizer: of text.
     """
 
@@ -124,6 +146,7 @@ class Items:
     value_range: tuple[float, float] | None = None
     refused: int = 0
     tokenizer: Tokenizer | None = None
+    table: Schema | None = None
 
     def __len__(self) -> int:
         return len(self.rows)

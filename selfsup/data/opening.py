@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ from selfsup.data.arrays import ArraySource
 from selfsup.data.cache import cache_root, entry
 from selfsup.data.decode import FLOAT, PLAIN
 from selfsup.data.errors import BadDataError, Skipped
-from selfsup.data.items import ArrayStore, Items, MappedStore, Store, StreamedStore, VectorStore
+from selfsup.data.items import ArrayStore, Items, MappedStore, Store, StreamedStore, TableStore, VectorStore
 from selfsup.data.prepare import Plan, Progress, decode_all, inspect, plan, pool_for
+from selfsup.data.schema import Schema
 from selfsup.data.sources import Source, open_source
+from selfsup.data.tables import TableSource
 from selfsup.data.workers import Pool
 
 _VERSION = 1  # of what is cached; to be raised with every change of what a pixel becomes
@@ -34,12 +37,14 @@ def open_data(
     progress: Callable[[str, int, int], None] | None = None,
     value_range: tuple[float, float] | None = None,
     shrink: bool = True,
+    table: Schema | None = None,
 ) -> Items:
     """Open images or vectors: list them, read all headers, decode each image once into a memory-mapped cache.
 
     Args:
-        data: a folder, archive (or folder in it: "photos.zip/train"), .npy, .npz, .parquet, list of paths, array (N, H, W, C), (N, H, W) or
-            (N, D), tensor (N, C, H, W), or a map-style torch Dataset.
+        data: a folder, archive (or folder in it: "photos.zip/train"), .npy, .npz, .parquet, .csv or .tsv (perhaps .gz), list of paths,
+            array (N, H, W, C), (N, H, W) or (N, D), tensor (N, C, H, W), or a map-style torch Dataset. Of tables, "table.csv?label=COLUMN"
+            names the column of the classes; see `selfsup.data.tables`.
         image_size: side of the square that training will use, in pixels; None for the median of the shorter sides, at most `largest`.
             Images are kept with a longer side of up to 1.5 times that, and never enlarged; see also `shrink`.
         largest: limit of an `image_size` that is not given.
@@ -52,6 +57,7 @@ def open_data(
         progress: called with (what, done, total).
         value_range: (low, high) that become 0 and 255 where values have more than 8 bits; None to learn it from the data.
         shrink: larger images are shrunk; otherwise their middle is kept as it is, pixel by pixel.
+        table: what the columns of a table must be, as `Items.table` of another; None to learn it from the data.
     Raises:
         BadDataError: nothing readable, more bad images than `max_bad`, or a damaged archive.
         ValueError: data of a kind that is not understood, arguments out of range.
@@ -60,7 +66,9 @@ def open_data(
     _check(image_size=image_size, largest=largest, channels=channels, max_bad=max_bad, max_pixels=max_pixels, workers=workers)
     if value_range is not None and not value_range[0] < value_range[1]:
         raise ValueError(f"value_range must be (low, high) with low < high, got {value_range}")
-    source = open_source(data, max_pixels=max_pixels, progress=progress)
+    source = open_source(data, max_pixels=max_pixels, progress=progress, schema=table)
+    if isinstance(source, TableSource):
+        return _table(source, max_bad)
     root = cache_root(cache_dir) if cache else None
     if isinstance(source, ArraySource) and source.array.ndim == 2:
         return _vectors(source, max_bad)
@@ -130,7 +138,7 @@ def _store(source: Source, pool: Pool, planned: Plan, root: Path | None, progres
     return MappedStore(folder / "images.npy"), dict(json.loads((folder / "bad.json").read_text()))
 
 
-def _limit_bad(source: Source, bad: dict[int, str], max_bad: float) -> None:
+def _limit_bad(source: Source | TableSource, bad: dict[int, str], max_bad: float) -> None:
     listing = source.listing
     total, lost = len(listing.names) + listing.refused, len(bad) + listing.refused
     first = [f"{skipped.name}: {skipped.reason}" for skipped in listing.skipped[: 5 if listing.refused or not total else 0]]
@@ -153,6 +161,13 @@ def _vectors(source: ArraySource, max_bad: float) -> Items:
     return _assemble(source, "vector", source.array.shape[1:], 0, rows, rows, None, VectorStore(source), source.bad, None)
 
 
+def _table(source: TableSource, max_bad: float) -> Items:
+    _limit_bad(source, source.bad, max_bad)
+    rows = np.setdiff1d(np.arange(len(source.numbers)), list(source.bad))
+    items = _assemble(source, "vector", (source.schema.width,), 0, rows, rows, None, TableStore(source), source.bad, None)
+    return replace(items, table=source.schema)
+
+
 def _items(source: Source, heads: np.ndarray, planned: Plan, store: Store, bad: dict[int, str]) -> Items:
     target = planned.target
     kept = ~np.isin(planned.items, list(bad))
@@ -166,7 +181,7 @@ def _items(source: Source, heads: np.ndarray, planned: Plan, store: Store, bad: 
 
 
 def _assemble(
-    source: Source,
+    source: Source | TableSource,
     kind: Any,
     shape: tuple[int, ...],
     image_size: int,

@@ -8,17 +8,20 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from selfsup.data.arrays import array_source, open_npy, open_npz
+from selfsup.data.csvs import SUFFIXES, CsvReader
 from selfsup.data.datasets import open_dataset
 from selfsup.data.decode import Raw
 from selfsup.data.folders import open_folder, open_paths
 from selfsup.data.listing import IMAGE_SUFFIXES, Listing, suffix_of
 from selfsup.data.parquet import open_parquet
+from selfsup.data.schema import Schema
+from selfsup.data.tables import TableSource, read_table
 from selfsup.data.tars import open_tar
 from selfsup.data.zips import open_zip
 
 _ZIP = (".zip",)
 _TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-_KINDS = "a folder, .zip, .tar (.gz, .bz2, .xz), .npy, .npz, .parquet, a list of paths, an array, or a torch Dataset"
+_KINDS = "a folder, .zip, .tar (.gz, .bz2, .xz), .npy, .npz, .parquet, .csv, .tsv (.gz), a list of paths, an array, or a torch Dataset"
 
 
 @runtime_checkable
@@ -44,20 +47,28 @@ class Source(Protocol):
         ...
 
 
-def open_source(data: Any, *, max_pixels: int = 64_000_000, progress: Callable[[str, int, int], None] | None = None) -> Source:
+def open_source(
+    data: Any,
+    *,
+    max_pixels: int = 64_000_000,
+    progress: Callable[[str, int, int], None] | None = None,
+    schema: Schema | None = None,
+) -> Source | TableSource:
     """Look through the data without decoding it.
 
     Args:
         data: a path, perhaps into an archive ("photos.zip/train"); a list of paths; an array (N, H, W, C), (N, H, W) or (N, D); a tensor
-            (N, C, H, W), (N, H, W) or (N, D); or a map-style torch Dataset.
+            (N, C, H, W), (N, H, W) or (N, D); or a map-style torch Dataset. A table may name the column of its classes:
+            "table.csv?label=COLUMN".
         max_pixels: above it an image of a Dataset is refused.
         progress: called with (what, done, total).
+        schema: of a table, what its columns must be; None to learn it.
     Raises:
         ValueError: nothing that can be read as data.
         BadDataError: a damaged file.
     """
     if isinstance(data, str | os.PathLike):
-        return _open_path(Path(data).expanduser())
+        return _open_path(Path(data).expanduser(), schema)
     if isinstance(data, np.ndarray):
         return array_source(data, None, "array", "")
     if hasattr(data, "detach"):  # a tensor
@@ -74,10 +85,21 @@ def open_source(data: Any, *, max_pixels: int = 64_000_000, progress: Callable[[
     raise ValueError(f"cannot read {type(data).__name__} as data; expected {_KINDS}")
 
 
-def _open_path(path: Path) -> Source:
+def _open_path(path: Path, schema: Schema | None) -> Source | TableSource:
+    label = None
+    if "?label=" in str(path) and not path.exists():
+        before, _, label = str(path).rpartition("?label=")
+        path = Path(before)
     if path.is_dir():
         shards = sorted(file for file in path.iterdir() if file.suffix.lower() == ".parquet" and file.is_file())
-        return open_parquet(shards, str(path.resolve())) if shards else open_folder(path)
+        if shards:
+            return open_parquet(shards, str(path.resolve()), schema=schema, label=label)
+    if path.is_file() and path.name.lower().endswith((".parquet", *SUFFIXES)):
+        return _open_table(path, schema, label)
+    if label is not None:
+        raise ValueError(f'{path}: only tables (.csv, .tsv, .parquet) have a column to choose with "?label={label}"')
+    if path.is_dir():
+        return open_folder(path)
     if path.is_file():
         return _open_file(path, "")
     for parent in path.parents:  # a folder inside an archive?
@@ -91,6 +113,15 @@ def _open_path(path: Path) -> Source:
     raise ValueError(f"there is no {path}; {near.resolve()} exists, what follows does not")
 
 
+def _open_table(path: Path, schema: Schema | None, label: str | None) -> Source | TableSource:
+    try:
+        if path.suffix.lower() == ".parquet":
+            return open_parquet([path], str(path.resolve()), schema=schema, label=label)
+        return read_table(CsvReader(path), schema, label)
+    except PermissionError as error:
+        raise ValueError(f"no permission to read {path}") from error
+
+
 def _open_file(path: Path, inner: str) -> Source:
     name = path.name.lower()
     try:
@@ -102,8 +133,6 @@ def _open_file(path: Path, inner: str) -> Source:
             return open_npy(path)
         if name.endswith(".npz"):
             return open_npz(path)
-        if name.endswith(".parquet"):
-            return open_parquet([path], str(path.resolve()))
     except PermissionError as error:
         raise ValueError(f"no permission to read {path}") from error
     if suffix_of(os.fsencode(name)) in IMAGE_SUFFIXES:

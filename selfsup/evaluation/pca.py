@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from selfsup.data import Items, sequential
+from selfsup.data.schema import column_statistics
 from selfsup.views.crops import clean
 
 FIT_ROWS = 10_000  # more rows do not move the leading components of images
@@ -66,7 +67,7 @@ def fit_pca(x: Float[Tensor, "N D"], width: int, *, seed: int = 0, power: int = 
 def pixels_pca(train: Items, test: Items, width: int, *, image_size: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Raw pixels of (train, test) along the components of the training pixels, each (items, width); labels are not looked at.
 
-    Vectors are taken in standard deviations of their columns, so that no column counts for its unit.
+    Vectors are taken in standard deviations of their columns, so that no column counts for its unit; what is missing is the mean.
 
     Args:
         width: that of the encoder; the rows returned are narrower where there are fewer pixels, or fewer items, than that.
@@ -74,10 +75,18 @@ def pixels_pca(train: Items, test: Items, width: int, *, image_size: int, seed: 
     """
     side = min(image_size, PIXEL_SIDE)
     rows = some_rows(train, side, seed)
-    scale = torch.ones(1) if image_size else deviations(rows)
-    pca = fit_pca(rows / scale, width, seed=seed)
+    mean, std = torch.zeros(1), torch.ones(1)
+    if not image_size:
+        blocks = train.table.blocks if train.table else ()
+        mean, std = (torch.from_numpy(s).float() for s in column_statistics(rows.numpy(), blocks))
+
+    def standard(x: Tensor) -> Tensor:
+        x = (x - mean) / std
+        return x if image_size else x.masked_fill(x.isnan(), 0)
+
+    pca = fit_pca(standard(rows), width, seed=seed)
     train_z, test_z = (
-        torch.cat([pca.transform(clean(batch, side).flatten(1) / scale) for batch in sequential(items, 512)]) for items in (train, test)
+        torch.cat([pca.transform(standard(clean(batch, side).flatten(1))) for batch in sequential(items, 512)]) for items in (train, test)
     )
     return train_z, test_z
 

@@ -45,7 +45,11 @@ def reconstruction_against_pca(
         width: Z of the code; fewer components are taken where there are no more.
         image_size: as for the network, 0 for vectors; larger images than 64 pixels, and their reconstructions, are compared at 64.
         seed: of the choice of items that the PCA is fitted to.
+    Raises:
+        ValueError: rows of a table, whose gaps and categories have no principal components.
     """
+    if train.table:
+        raise ValueError(f"{train.source} is a table; principal components are of images and vectors without gaps and categories")
     side = min(image_size, PIXEL_SIDE)
     rows = some_rows(train, side, seed)
     scale = torch.ones(1) if image_size else deviations(rows)

@@ -2,7 +2,7 @@
 
 Hinton and Salakhutdinov, Science 2006. https://doi.org/10.1126/science.1127647
 
-Modality   images, vectors
+Modality   images, vectors, tables
 Hidden     nothing but what the code has no room for.
 Shown      the whole input.
 Predicted  the input itself, by a decoder from its code; principal components of the same width are what it has to beat.
@@ -10,6 +10,7 @@ Predicted  the input itself, by a decoder from its code; principal components of
 Axes: B items in the batch; images are (B, C, S, S), vectors (B, D); Z length of the code.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -47,6 +48,7 @@ class Autoencoder(Method):
     Args:
         encoder: maps (B, C, S, S) or (B, D) to (B, encoder.width).
         image_size: S, side of an image, in pixels, 8 or more; 0 for vectors.
+        blocks: of rows of a table, the places (start, stop) of every category; see `selfsup.models.table`.
         code_size: Z, width of a linear layer that makes the code and stays with the encoder; 0: the encoder's own vector is the code. The
             paper's is 30 for digits, 2 for pictures of them.
         reconstruction: squared_error for values of any range, or the paper's cross_entropy for values in [0, 1].
@@ -54,13 +56,21 @@ class Autoencoder(Method):
 
     recipe: ClassVar[Recipe] = Recipe(optimizer="adamw", lr=1e-3, batch_size=64, weight_decay=0.0)
 
-    def __init__(self, encoder: Encoder, *, image_size: int = 32, code_size: int = 0, reconstruction: ErrorKind = "squared_error") -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        image_size: int = 32,
+        blocks: Sequence[tuple[int, int]] = (),
+        code_size: int = 0,
+        reconstruction: ErrorKind = "squared_error",
+    ) -> None:
         super().__init__()
         if code_size < 0:
             raise ValueError(f"code_size must be positive, or 0 for the encoder's own vector, got {code_size}")
         self.encoder = with_head(encoder, code_size=code_size)
         network = decoder(self.encoder.width, channels=input_channels(encoder), image_size=image_size)
-        self.decoder = Reconstruction(network, reconstruction, encoder, image_size)
+        self.decoder = Reconstruction(network, reconstruction, encoder, image_size, blocks)
         self.views = Whole(image_size)
 
     def loss(self, views: Batch) -> Tensor:

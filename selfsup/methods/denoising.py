@@ -3,7 +3,7 @@
 Vincent, Larochelle, Lajoie, Bengio and Manzagol, JMLR 2010. https://jmlr.org/papers/v11/vincent10a.html
 First described by Vincent, Larochelle, Bengio and Manzagol, ICML 2008.
 
-Modality   images, vectors
+Modality   images, vectors, tables
 Hidden     the values that gaussian noise, masking, or salt and pepper have replaced (section 3.5).
 Shown      the corrupted input.
 Predicted  the clean input, by a decoder from the encoder's vector; corrupted values weigh alpha, the others beta.
@@ -11,6 +11,7 @@ Predicted  the clean input, by a decoder from the encoder's vector; corrupted va
 Axes: B items in the batch; images are (B, C, S, S), vectors (B, D).
 """
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -22,6 +23,7 @@ from selfsup.models import input_channels
 from selfsup.models.decoders import decoder
 from selfsup.models.reconstruction import ErrorKind, Reconstruction
 from selfsup.models.stack import TiedDecoder, only_stack
+from selfsup.models.table import columns_of
 from selfsup.views import corruptions
 from selfsup.views.crops import RandomCrop, clean
 
@@ -41,6 +43,7 @@ class Corrupted:
         smallest_crop: smallest area of a crop, as a fraction of the image; 1.0 without `flip` is the central square.
         flip: probability of a mirrored image.
         standard: mean and deviation of each column of vectors, (D,) each; None leaves vectors as they are.
+        columns: of rows of a table, the column of each place, (D,): all places of a category are corrupted together.
 
     Raises:
         ValueError: another corruption, or a level that it does not have.
@@ -54,12 +57,13 @@ class Corrupted:
         smallest_crop: float = 1.0,
         flip: float = 0.0,
         standard: tuple[Tensor, Tensor] | None = None,
+        columns: Tensor | None = None,
     ) -> None:
         if corruption not in ("gaussian", "masking", "salt_and_pepper"):
             raise ValueError(f'corruption must be "gaussian", "masking" or "salt_and_pepper", got "{corruption}"')
         if level <= 0 or (corruption != "gaussian" and level > 1):
             raise ValueError(f"level of {corruption} must be positive{'' if corruption == 'gaussian' else ' and at most 1'}, got {level}")
-        self.image_size, self.corruption, self.level, self.standard = image_size, corruption, level, standard
+        self.image_size, self.corruption, self.level, self.standard, self.columns = image_size, corruption, level, standard, columns
         moves = image_size > 0 and (smallest_crop < 1 or flip > 0)
         self.crop = RandomCrop(image_size, scale=(smallest_crop, 1.0), flip=flip) if moves else None
 
@@ -79,7 +83,8 @@ class Corrupted:
         if self.corruption == "gaussian":
             return corruptions.gaussian(x, generator, self.level)
         replace = corruptions.masking if self.corruption == "masking" else corruptions.salt_and_pepper
-        return replace(x, generator, self.level, whole_pixels=x.ndim == 4)
+        columns = None if self.columns is None else self.columns.to(x.device)
+        return replace(x, generator, self.level, whole_pixels=x.ndim == 4, columns=columns)
 
 
 class Denoising(Method):
@@ -88,6 +93,7 @@ class Denoising(Method):
     Args:
         encoder: f, maps (B, C, S, S) or (B, D) to (B, encoder.width).
         image_size: S, side of an image, in pixels, 8 or more; 0 for vectors.
+        blocks: of rows of a table, the places (start, stop) of every category; see `selfsup.models.table`.
         corruption: gaussian noise, masking (values become 0), or salt_and_pepper (values become 0 or 1); the paper has all three.
         level: standard deviation of gaussian noise in units of the input, or fraction of replaced values, 0 to 1; papers: 0.1 to 0.5.
         reconstruction: squared_error for values of any range, or cross_entropy for values in [0, 1]; the paper has both.
@@ -105,6 +111,7 @@ class Denoising(Method):
         encoder: Encoder,
         *,
         image_size: int = 32,
+        blocks: Sequence[tuple[int, int]] = (),
         corruption: Corruption = "masking",
         level: float = 0.5,
         reconstruction: ErrorKind = "squared_error",
@@ -122,9 +129,10 @@ class Denoising(Method):
             g = TiedDecoder(stack.linears, stack.shape)
         else:
             g = decoder(encoder.width, channels=input_channels(encoder), image_size=image_size)
-        self.decoder = Reconstruction(g, reconstruction, encoder, image_size)
+        self.decoder = Reconstruction(g, reconstruction, encoder, image_size, blocks)
         self.alpha, self.beta = alpha, beta
-        self.views = Corrupted(image_size, corruption, level, smallest_crop, flip, self.decoder.standard_numbers())
+        columns = columns_of(input_channels(encoder), blocks) if blocks else None
+        self.views = Corrupted(image_size, corruption, level, smallest_crop, flip, self.decoder.standard_numbers(), columns)
 
     def loss(self, views: Batch) -> Tensor:
         """Emphasised error of the clean input predicted from the corrupted one, a mean over all values."""

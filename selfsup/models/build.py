@@ -14,9 +14,9 @@ from selfsup.models.normalize import Normalize
 
 TEXT = ("bert_tiny", "bert_mini", "bert_small", "bert_medium", "bert_base", "gpt_nano", "gpt_mini", "gpt2")
 IMAGES = ("small", "resnet18", "resnet34", "resnet50", "vit_tiny", "vit_small", "vit_base", "dcgan", "unet")
-ENCODERS = (*IMAGES, "mlp", "stack", *TEXT)
-"""Names that `build_encoder` knows; "mlp" takes vectors, "stack" vectors and images, those of `TEXT` token numbers, all others images."""
-OF_VECTORS = ("mlp", "stack")
+OF_VECTORS = ("mlp", "table", "stack")
+ENCODERS = (*IMAGES, *OF_VECTORS, *TEXT)
+"""Names that `build_encoder` knows: of `OF_VECTORS` "table" takes rows of tables and "stack" images too, those of `TEXT` token numbers."""
 
 
 def build_encoder(
@@ -68,8 +68,8 @@ def build_encoder(
         made = text_encoder(name, channels, text)
         vars(made)["spec"] = {"name": name, "channels": channels, "image_size": 0, "text": dict(text)}
         return made
-    if name == "mlp" and image_size != 0:
-        raise ValueError(f'encoder "mlp" takes vectors, image_size=0, got image_size={image_size}; for images choose small, for instance')
+    if name in ("mlp", "table") and image_size != 0:
+        raise ValueError(f'encoder "{name}" takes vectors, image_size=0, got image_size={image_size}; for images choose small, say')
     if name not in OF_VECTORS and image_size < 1:
         raise ValueError(f'encoder "{name}" takes images of at least 1 pixel, got image_size={image_size}; for vectors choose mlp or stack')
     if pool != "class" and not name.startswith("vit"):
@@ -152,6 +152,10 @@ def _build(
         from selfsup.models.dcgan import Discriminator
 
         return Discriminator(channels=channels, image_size=image_size, base=planes, mean=mean, std=std)
+    if kind == "table":
+        from selfsup.models.table import Table
+
+        return Table(channels=channels, mean=mean, std=std)
     if kind == "stack":
         from selfsup.models.stack import Stack
 

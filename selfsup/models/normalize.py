@@ -10,6 +10,8 @@ from torch import Tensor, nn
 class Normalize(nn.Module):
     """(x - mean) / std, channel by channel; a saved encoder carries the statistics of its data in these two buffers.
 
+    In vectors, a missing value (NaN) becomes 0, the mean of its column.
+
     Args:
         channels: C, the length of axis 1.
         mean: one number a channel, in units of the input; None for 0.5, the middle of [0, 1].
@@ -43,7 +45,8 @@ class Normalize(nn.Module):
         if x.shape[1] != channels:
             raise ValueError(f"expected (B, {channels}, ...) with {channels} channels on axis 1, got {tuple(x.shape)}")
         shape = (1, channels) + (1,) * (x.ndim - 2)
-        return (x - self.mean.view(shape)) / self.std.view(shape)
+        x = (x - self.mean.view(shape)) / self.std.view(shape)
+        return x.masked_fill(x.isnan(), 0) if x.ndim == 2 else x
 
 
 def _statistic(name: str, values: Sequence[float] | Tensor | None, default: float, channels: int) -> Tensor:

@@ -27,9 +27,10 @@ from selfsup.engine.launch import run_alone
 from selfsup.engine.log import Progress
 from selfsup.engine.loop import Stopped
 from selfsup.evaluation.contest import summarise
+from selfsup.method import Recipe
 from selfsup.methods import METHODS, describe, method_class
 from selfsup.tasks.judge import Judge
-from selfsup.tasks.plan import check_numbers
+from selfsup.tasks.plan import check_numbers, default_encoder
 
 SEEDS = 3
 STOPPED = {130: 2, 75: 15}  # status of a run that a signal stopped -> the signal
@@ -105,7 +106,8 @@ def compare(
         settings = {"encoder": encoder, "image_size": image_size, "device": device}
         folder = _create(data, methods, minutes=minutes, images=images, seeds=seeds, test=test, out=out, settings=settings)
     plan = read_json(folder / "contest.json")
-    judge = Judge(_open(plan["data"]["source"], plan), _open(plan["test"], plan) if plan["test"] else None)
+    items = _open(plan["data"]["source"], plan)
+    judge = Judge(items, _open(plan["test"], plan, items) if plan["test"] else None)
     whole = "".join(json.dumps(row) + "\n" for row in read_rows(folder))
     replace_file(folder / "results.jsonl", whole.encode())  # without a line that was cut short, which the next would only lengthen
     for method, seed in _missing(folder, plan):
@@ -158,7 +160,7 @@ def _create(
         "command": shlex.join(["selfsup", *sys.argv[1:]]) if Path(sys.argv[0]).name in ("selfsup", "__main__.py") else "python",
     }
     plan["data"]["image_size"] = items.image_size
-    judge = Judge(items, None if test is None else _open(str(Path(test).absolute()), plan))
+    judge = Judge(items, None if test is None else _open(str(Path(test).absolute()), plan, items))
     plan |= {"evaluated_on": judge.counts, "watched": judge.watched, "labelled": judge.counts is not None}
     folder.mkdir(parents=True, exist_ok=True)
     replace_file(folder / "contest.json", json.dumps(plan, indent=1).encode())
@@ -166,7 +168,7 @@ def _create(
 
 
 def _chosen(methods: str | Sequence[str], items: Items) -> list[str]:
-    kind = f"{items.kind}s"
+    kind = "tables" if items.table else f"{items.kind}s"
     fitting = [m for m in METHODS if kind in describe(m).modality]
     if methods == "all":
         return [m for m in fitting if "label" not in describe(m).shown]  # a contest is among those that need none
@@ -180,8 +182,8 @@ def _chosen(methods: str | Sequence[str], items: Items) -> list[str]:
     return chosen
 
 
-def _open(source: str, plan: Mapping[str, Any]) -> Items:
-    return open_data(source, image_size=plan["data"]["image_size"] or None)
+def _open(source: str, plan: Mapping[str, Any], like: Items | None = None) -> Items:
+    return open_data(source, image_size=plan["data"]["image_size"] or None, table=like.table if like else None)
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
@@ -244,7 +246,7 @@ def _write(folder: Path, plan: Mapping[str, Any], judge: Judge) -> None:
 
     kept = folder / "baselines.json"
     if not kept.exists():
-        network = "mlp" if plan["data"]["kind"] == "vector" else plan["encoder"] or "small"
+        network = plan["encoder"] or default_encoder(Recipe(), judge.items)
         replace_file(kept, json.dumps(judge.baselines(network)).encode())
     result = summarise(read_rows(folder), plan["methods"], read_json(kept))
     replace_file(folder / "result.json", json.dumps(result, indent=1).encode())

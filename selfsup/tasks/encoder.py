@@ -11,6 +11,7 @@ from torch import Tensor
 
 import selfsup
 from selfsup.data import Items, open_data
+from selfsup.data.schema import Schema
 from selfsup.data.text import open_sentences
 from selfsup.data.tokenizer import Tokenizer, load_tokenizer
 from selfsup.engine.checkpoint import checkpoint_path, load_tensors, read_json, save_tensors, steps_saved, verify_folder
@@ -62,7 +63,8 @@ class TrainedEncoder:
 def open_like(config: Mapping[str, Any], data: Any, tokenizer: Tokenizer | None = None, *, cache: bool = False, **settings: Any) -> Items:
     """Data in the size, channels and range of values that a run has seen, unless `settings` of `selfsup.data.open_data` say otherwise.
 
-    With a tokenizer: texts one by one, as `selfsup.data.text.open_sentences` reads them.
+    A table must have the columns that the run's table had, in any order. With a tokenizer: texts one by one, as
+    `selfsup.data.text.open_sentences` reads them.
     """
     if isinstance(data, Items):
         return data
@@ -70,7 +72,8 @@ def open_like(config: Mapping[str, Any], data: Any, tokenizer: Tokenizer | None 
         return open_sentences(data, tokenizer=tokenizer, length=config["encoder"]["text"]["length"], column=settings.get("column", "text"))
     size, values = config["encoder"]["image_size"] or None, config["data"]["value_range"]
     said: dict[str, Any] = {"image_size": size, "channels": config["encoder"]["channels"] if size else None, "cache": cache}
-    said |= {"value_range": tuple(values) if values else None, **settings}
+    table = config["data"].get("table")
+    said |= {"value_range": tuple(values) if values else None, "table": Schema.from_json(table) if table else None, **settings}
     return open_data(data, **said)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from selfsup.data import Items
+from selfsup.data.schema import column_statistics
 from selfsup.engine.checkpoint import read_json
 from selfsup.evaluation.features import Embed, embed_items
 from selfsup.evaluation.measures import alpha_req, lidar, rankme
@@ -105,7 +106,8 @@ class Judge:
         generator = torch.Generator().manual_seed(0)
         if items.kind == "vector":
             x = batch["vector"]
-            noise = 0.1 * x.std(dim=0, correction=0)
+            _, std = column_statistics(x.numpy(), items.table.blocks if items.table else ())
+            noise = 0.1 * torch.from_numpy(std).to(x)
             views = [x + noise * torch.randn(x.shape, generator=generator) for _ in range(VIEWS)]
         else:
             draw = TwoCrops(encoder.image_size, 0.5, scale=(0.2, 1.0))

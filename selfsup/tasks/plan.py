@@ -19,6 +19,7 @@ from torch import nn
 
 import selfsup
 from selfsup.data import Items, open_data
+from selfsup.data.schema import Schema, column_statistics
 from selfsup.data.text import open_text
 from selfsup.data.tokenizer import Tokenizer
 from selfsup.engine.checkpoint import replace_file
@@ -31,8 +32,8 @@ from selfsup.views.crops import clean
 
 IMAGES_BY_DEFAULT, MOST_EPOCHS = 1_000_000, 200
 MODALITIES = {"image": "images", "vector": "vectors", "text": "text"}
-GIVEN_BY_THE_DATA = ("self", "encoder", "image_size", "items", "vocabulary")
-STATISTICS_ITEMS = 2048
+GIVEN_BY_THE_DATA = ("self", "encoder", "image_size", "items", "vocabulary", "blocks")
+STATISTICS_IMAGES, STATISTICS_VECTORS = 2048, 65_536
 
 
 def method_options(method: str) -> dict[str, inspect.Parameter]:
@@ -117,7 +118,7 @@ def make_config(
     if sum(x is not None for x in lengths.values()) > 1:
         raise ValueError("--epochs, --steps and --minutes each say how long to train; give one of them")
     facts = describe(method)
-    kind = MODALITIES[items.kind]
+    kind = "tables" if items.table else MODALITIES[items.kind]
     if kind not in facts.modality:
         raise ValueError(f"{method} learns from {facts.modality}, but {items.source} holds {kind}; `selfsup methods` says what each takes")
     chosen: Recipe = method_class(method).recipe
@@ -136,7 +137,7 @@ def make_config(
         steps = max(1, round(epochs * a_epoch))
     bf16 = precision == "bf16" or (precision == "auto" and has_fast_bf16(device))
     channels, size = items.shape[0] if items.tokenizer is None else items.tokenizer.size, items.image_size
-    name = encoder if isinstance(encoder, str) else "own" if encoder is not None else default_encoder(chosen, items.kind)
+    name = encoder if isinstance(encoder, str) else "own" if encoder is not None else default_encoder(chosen, items)
     return {
         "method": method,
         "options": {**{name: p.default for name, p in method_options(method).items()}, **options},  # a later default changes no run
@@ -150,6 +151,7 @@ def make_config(
             "image_size": size,
             "channels": channels,
             "value_range": items.value_range,
+            "table": items.table.to_json() if items.table else None,
             "settings": dict(settings),
         },
         "training": {
@@ -183,9 +185,17 @@ def text_spec(items: Items) -> dict[str, Any]:
     return {} if t is None else {"text": {"length": items.shape[0], "pad": t.pad, "start": t.start, "end": t.end}}
 
 
-def default_encoder(recipe: Recipe, kind: str) -> str:
-    """The network that a method is known for; for vectors "mlp", where that takes images only."""
-    return "mlp" if kind == "vector" and recipe.encoder not in OF_VECTORS else recipe.encoder
+def default_encoder(recipe: Recipe, items: Items) -> str:
+    """The network that a method is known for; for rows of tables "table", for vectors "mlp" where that takes images only."""
+    if items.table:
+        return "table"
+    return "mlp" if items.kind == "vector" and recipe.encoder not in OF_VECTORS else recipe.encoder
+
+
+def table_of(config: Mapping[str, Any]) -> Schema | None:
+    """What the columns of a run's table are; None where its data was no table."""
+    said = config["data"].get("table")  # runs from before tables do not say
+    return Schema.from_json(said) if said else None
 
 
 def training_of(config: Mapping[str, Any]) -> Training:
@@ -214,18 +224,27 @@ def build_method(
         encoder = wrap(network, spec["channels"], spec["image_size"])
     cls = method_class(config["method"])
     wanted = inspect.signature(cls.__init__).parameters
+    table = table_of(config)
     given = {
         "image_size": spec["image_size"],
         "items": config["data"]["items"] if items is None else len(items),
         "vocabulary": tokenizer.vocabulary if tokenizer else None,
+        "blocks": table.blocks if table else (),
     }
     return cls(encoder, **{name: value for name, value in given.items() if name in wanted}, **config["options"])
 
 
 def statistics(items: Items) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel (or dimension), in units of the encoder's input, over an even sample."""
-    index = np.unique(np.linspace(0, len(items) - 1, min(len(items), STATISTICS_ITEMS)).astype(np.int64))
+    """Mean and standard deviation of each channel (or dimension), in units of the encoder's input, over an even sample.
+
+    Of rows of tables, what is missing does not count, and the places of categories have 0 and 1; see `column_statistics`.
+    """
+    most = STATISTICS_IMAGES if items.image_size else STATISTICS_VECTORS
+    index = np.unique(np.linspace(0, len(items) - 1, min(len(items), most)).astype(np.int64))
     x = clean(items.batch(index), items.image_size)
+    if items.kind == "vector":
+        mean, std = column_statistics(x.numpy(), items.table.blocks if items.table else ())
+        return mean.tolist(), std.tolist()
     dims = [d for d in range(x.ndim) if d != 1]
     return x.mean(dims).tolist(), x.std(dims, correction=0).clamp(min=1e-3).tolist()
 
@@ -234,6 +253,9 @@ def in_words(config: Mapping[str, Any]) -> tuple[str, str]:
     """What goes into the network, and how it is trained: two short lines."""
     t, e = config["training"], config["encoder"]
     shape = f"{e['channels']} x {e['image_size']} x {e['image_size']}" if e["image_size"] else f"{e['channels']} numbers"
+    table = table_of(config)
+    if table:
+        shape = f"{len(table.columns)} columns, {len(table.blocks)} of them categories: {shape}"
     if "text" in e:
         shape = f"{e['text']['length']} tokens, a vocabulary of {e['channels']:,}"
     epochs = f" ({t['epochs']:.3g} epochs)" if t["epochs"] else ""
@@ -282,7 +304,8 @@ def open_again(
     if tokenizer is not None:
         items = open_text(source, tokenizer=tokenizer, progress=progress, **said["settings"])
     else:
-        items = open_data(source, image_size=size, channels=said["channels"] if size else None, progress=progress, **said["settings"])
+        seen = {"image_size": size, "channels": said["channels"] if size else None, "table": table_of(config)}
+        items = open_data(source, progress=progress, **seen, **said["settings"])
     if items.fingerprint != said["fingerprint"] and not allow_change:
         was, now = f"{said['items']} items, fingerprint {said['fingerprint']}", f"{len(items)}, {items.fingerprint}"
         raise ValueError(

@@ -98,15 +98,16 @@ def pretrain(
     """Train an encoder on items without labels.
 
     Args:
-        data: a folder, .zip, .tar, .npy, .npz or parquet; for methods of text .txt, .jsonl, .parquet or .conllu (.gz too), or a folder of
-            them; from Python also an array (N, H, W, C) uint8, a Dataset, a list of paths or of texts, or what `selfsup.data` opened.
+        data: a folder, .zip, .tar, .npy, .npz, parquet or .csv, a table's classes as table.csv?label=COLUMN; for methods of text .txt,
+            .jsonl, .parquet or .conllu (.gz too), or a folder of them; from Python also an array (N, H, W, C) uint8, a Dataset, a list of
+            paths or of texts, or what `selfsup.data` opened.
         method: one of `selfsup methods`.
         out: the run's folder; runs/METHOD-TIME when not given.
         epochs: how long: passes over the data. Without epochs, steps or minutes: a million items, at most 200 epochs.
         steps: how long: optimiser steps.
         minutes: how long: wall time; the learning rate comes down as time runs out.
         batch_size: items in a step, over all processes; the method's own when not given.
-        encoder: small, resnet18, resnet34, resnet50, vit_tiny, vit_small, vit_base, dcgan, unet, mlp or stack; for text bert_tiny,
+        encoder: small, resnet18, resnet34, resnet50, vit_tiny, vit_small, vit_base, dcgan, unet, mlp, table or stack; for text bert_tiny,
             bert_mini, bert_small, bert_medium, bert_base, gpt_nano, gpt_mini or gpt2; the method's own when not given; from Python also a
             module.
         image_size: side in pixels; the median short side, at most 64, when not given (224 for ResNets and ViTs, 256 where
@@ -283,10 +284,12 @@ def summary(config: dict[str, Any], method: Method, items: Items) -> str:
     """Two lines: what is trained on what, and how."""
     shape, how = in_words(config)
     parameters = sum(p.numel() for p in method.encoder.parameters())
-    skipped = f", {len(items.skipped)} skipped" if items.skipped else ""
+    columns = [s for s in items.skipped if s.name.startswith('column "')] if items.table else []
+    skipped = f", {len(items.skipped) - len(columns)} skipped" if len(items.skipped) > len(columns) else ""
+    notes = "".join(f"\n{note.name}: {note.reason}" for note in columns)
     return (
         f"{config['method']} on {items.source}: {len(items)} items{skipped}, {shape}\n"
-        f"{config['encoder']['name']} ({parameters / 1e6:.2f} M parameters), {how}"
+        f"{config['encoder']['name']} ({parameters / 1e6:.2f} M parameters), {how}{notes}"
     )
 
 

@@ -247,7 +247,8 @@ def bad_npy() -> bytes:
         ("code.npy", bad_npy(), BadDataError, "could run code"),
         ("cut.npz", b"PK\3\4" + bytes(50), BadDataError, "not a readable .npz"),
         ("cut.parquet", b"PAR1" + bytes(50), BadDataError, "not readable parquet"),
-        ("table.csv", b"a,b\n", ValueError, "expected a folder, .zip"),
+        ("table.csv", b"a,b\n", BadDataError, "no rows that can be used"),
+        ("table.xls", b"a,b\n", ValueError, "expected a folder, .zip"),
     ],
 )
 def test_damaged_files_are_named(tmp_path: Path, name: str, contents: bytes, error: type[Exception], match: str) -> None:

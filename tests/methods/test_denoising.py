@@ -187,6 +187,45 @@ def test_abilities() -> None:
     assert vectors.reconstruct(torch.rand(4, 6)).shape == (4, 6)
 
 
+def of_tables(**options: float | str) -> Denoising:
+    """A number, and a category of three levels, "other" and "missing"."""
+    torch.manual_seed(0)
+    encoder = build_encoder("table", channels=6, image_size=0, mean=[3.0] + [0.0] * 5, std=[10.0] + [1.0] * 5)
+    return Denoising(encoder, image_size=0, blocks=((1, 6),), **options)
+
+
+def rows_of_a_table(n: int) -> Batch:
+    """The number says the level, but for a tenth of the values, which are missing."""
+    level = torch.randint(3, (n,))
+    number = torch.where(torch.rand(n) < 0.1, torch.nan, 3 + 10 * (level - 1) + torch.randn(n))
+    told = torch.where(torch.rand(n) < 0.1, 4, level)
+    return {"vector": torch.cat([number[:, None], torch.nn.functional.one_hot(told, 5)], dim=1)}
+
+
+def test_the_error_of_a_row_is_a_mean_over_what_is_known() -> None:
+    method, nan = of_tables(), torch.nan
+    x = torch.tensor([[13.0, 1, 0, 0, 0, 0], [nan, 0, 1, 0, 0, 0], [-7.0, 0, 0, 0, 0, 1]])
+    views = method.views({"vector": x}, torch.Generator().manual_seed(0))
+    assert set(views["hidden"].sum(dim=1).tolist()) <= {1, 5}, "one of the two columns of each row, all of its places"
+    out = method.decoder(method.encoder(views["shown"]))
+    log_p = out[:, 1:].log_softmax(dim=1)
+    expected = ((out[0, 0] - 1) ** 2 + (out[2, 0] + 1) ** 2 - log_p[0, 0] - log_p[1, 1]) / 4
+    torch.testing.assert_close(method.loss(views), expected)
+
+
+def test_it_learns_to_fill_in_what_is_hidden_in_tables() -> None:
+    method, generator = of_tables(), torch.Generator().manual_seed(0)
+    optimizers = {"main": torch.optim.Adam(method.parameters(), lr=3e-3)}
+    for _ in range(100):
+        train_step(method, [method.views(rows_of_a_table(64), generator)], optimizers)
+    method.eval()
+    x = torch.tensor([[-7.0, 0, 0, 0, 0, 1], [3, 0, 0, 0, 0, 1], [13, 0, 0, 0, 0, 1], [torch.nan, 0, 0, 1, 0, 0]])
+    filled = method.reconstruct(x).detach()
+    assert filled[:3, 1:].argmax(dim=1).tolist() == [0, 1, 2]
+    torch.testing.assert_close(filled[:, 1:].sum(dim=1), torch.ones(4))
+    assert float(filled[3, 0]) == pytest.approx(13, abs=4), "in the units of the data"
+
+
 def test_mistakes_are_named() -> None:
     for options, message in [
         ({"level": 1.5}, "level of masking must be positive and at most 1, got 1.5"),
@@ -199,6 +238,8 @@ def test_mistakes_are_named() -> None:
     for wrong in ({"corruption": "blur"}, {"reconstruction": "blur"}):
         with pytest.raises((ValueError, TypeError), match="blur"):  # by its type where types are checked, by its value elsewhere
             of_images(**wrong)
+    with pytest.raises(ValueError, match="rows of tables need reconstruction squared_error"):
+        of_tables(reconstruction="cross_entropy")
     with pytest.raises(ValueError, match=r"cross_entropy needs values in \[0, 1\], got -1 to 2"):
         cross_entropy(torch.zeros(1, 2), torch.tensor([[-1.0, 2.0]]))
 

@@ -1,5 +1,7 @@
 """Corruptions: exactly what is hidden is changed, in the share that is asked for."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -77,3 +79,27 @@ def test_mistakes_are_named() -> None:
         gaussian(inputs(2, 3), seeded(), -0.1)
     with pytest.raises(ValueError, match=r"needs images \(B, C, H, W\), got inputs of shape \(2, 3\)"):
         salt_and_pepper(inputs(2, 3), seeded(), 0.5, whole_pixels=True)
+
+
+@pytest.mark.parametrize("corrupt", [masking, salt_and_pepper])
+def test_the_places_of_a_column_go_together(corrupt: Callable[..., tuple[Tensor, Tensor]]) -> None:
+    columns = torch.tensor([0, 1, 1, 1, 2, 3, 3])
+    x = torch.randn(500, 7)
+    x[:, 4] = torch.nan
+    shown, hidden = corrupt(x, torch.Generator().manual_seed(0), 0.5, columns=columns)
+    by_column = hidden[:, [0, 1, 4, 5]]
+    assert torch.equal(by_column[:, columns], hidden)
+    assert by_column.sum(dim=1).tolist() == [2] * 500, "half of four columns, whatever their widths"
+    assert float(by_column.float().mean(dim=0).min()) > 0.4
+    torch.testing.assert_close(shown[~hidden], x[~hidden], equal_nan=True)
+    assert not shown[hidden].isnan().any(), "masking on top of what is missing"
+    both = shown[hidden[:, 5]]
+    assert torch.equal(both[:, 5], both[:, 6]), "one coin for a column"
+    with pytest.raises(ValueError, match="each of the 7 places"):
+        corrupt(x, torch.Generator(), 0.5, columns=columns[:6])
+
+
+def test_noise_leaves_what_is_missing() -> None:
+    x = torch.tensor([[1.0, torch.nan]])
+    noisy, _ = gaussian(x, torch.Generator().manual_seed(0), 0.1)
+    assert noisy.isnan().tolist() == [[False, True]]
