@@ -28,6 +28,7 @@ METHODS: dict[str, str] = {
     "cpc": "CPC",
     "rotation": "Rotation",
     "denoising": "Denoising",
+    "vae": "VAE",
     "gan": "GAN",
 }
 
