@@ -1,6 +1,8 @@
 """What the benchmarks share: where they ran, tables, files of results, memory of a process and its children."""
 
+import gzip
 import json
+import math
 import os
 import platform
 import shlex
@@ -16,6 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 
 HERE = Path(__file__).resolve().parent
@@ -159,6 +162,33 @@ def inner_folder(path: Path, part: str) -> str:
         return str(path / part)
     with zipfile.ZipFile(path) as archive:
         return f"{path}/{class_files(archive, part)[0].rsplit('/', 2)[0]}"
+
+
+MNIST = {"train": "train", "test": "t10k"}
+
+
+def read_mnist(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The digits of four IDX files, gzipped or not: "train" and "test", each (N, 28, 28) uint8 images and (N,) int64 labels."""
+    parts = {}
+    for part, name in MNIST.items():
+        images, labels = (read_idx(folder / f"{name}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1"))
+        if len(images) != len(labels):
+            raise SystemExit(f"{folder}: {len(images)} images of {part}, but {len(labels)} labels")
+        parts[part] = images, labels.astype(np.int64)
+    return parts
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """An array of bytes in the IDX format, from PATH.gz or PATH."""
+    packed = path.with_name(path.name + ".gz")
+    if not (packed.exists() or path.exists()):
+        raise SystemExit(f"{path}: expected this file or {packed.name}; MNIST comes as four such files")
+    data = gzip.decompress(packed.read_bytes()) if packed.exists() else path.read_bytes()
+    axes = data[3] if data[:3] == b"\0\0\x08" else 0  # two zeros, the type (8 is uint8), the number of axes, then their lengths
+    shape = tuple(int(n) for n in np.frombuffer(data, ">u4", axes, 4)) if len(data) >= 4 + 4 * axes else ()
+    if not axes or len(data) != 4 + 4 * axes + math.prod(shape):
+        raise SystemExit(f"{path}: {len(data)} bytes are no IDX file of bytes")
+    return np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(shape).copy()
 
 
 def memory_of(pid: int | str, fields: Sequence[str], file: str = "status") -> int:
