@@ -202,11 +202,15 @@ def build_method(config: Mapping[str, Any], items: Items | None, network: nn.Mod
 
 
 def statistics(items: Items) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel (or dimension), in units of the encoder's input, over an even sample."""
+    """Mean and standard deviation of each channel (or dimension), in units of the encoder's input, over an even sample.
+
+    The deviation of one that never changes there is 1: what it is worth elsewhere would otherwise be magnified beyond all measure.
+    """
     index = np.unique(np.linspace(0, len(items) - 1, min(len(items), STATISTICS_ITEMS)).astype(np.int64))
     x = clean(items.batch(index), items.image_size)
     dims = [d for d in range(x.ndim) if d != 1]
-    return x.mean(dims).tolist(), x.std(dims, correction=0).clamp(min=1e-3).tolist()
+    std = torch.where(x.amin(dims) == x.amax(dims), 1.0, x.std(dims, correction=0).clamp(min=1e-3))
+    return x.mean(dims).tolist(), std.tolist()
 
 
 def in_words(config: Mapping[str, Any]) -> tuple[str, str]:
