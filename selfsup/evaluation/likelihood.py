@@ -6,7 +6,7 @@ Axes: B items in a batch, N items in all, K samples of each, Z length of a code.
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,7 @@ ROWS = 4096
 """Codes that are decoded at a time; changes memory and speed, and by rounding the figures."""
 
 
+@runtime_checkable
 class GaussianCode(Protocol):
     """A model p(x|z) with z ~ N(0, I), and a diagonal gaussian q(z|x); `selfsup.methods.vae.VAE` is one."""
 

@@ -29,6 +29,7 @@ METHODS: dict[str, str] = {
     "rotation": "Rotation",
     "denoising": "Denoising",
     "vae": "VAE",
+    "discrete_autoencoder": "DiscreteAutoencoder",
     "gan": "GAN",
 }
 

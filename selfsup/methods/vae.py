@@ -1,7 +1,7 @@
 """VAE: Auto-Encoding Variational Bayes.
 
 Kingma and Welling, ICLR 2014. https://arxiv.org/abs/1312.6114
-beta: Higgins et al., ICLR 2017. https://openreview.net/forum?id=Sy2fzU9gl
+beta: Higgins et al., beta-VAE, ICLR 2017.
 Free bits: Kingma et al., NeurIPS 2016, appendix C.8. https://arxiv.org/abs/1606.04934
 
 Modality   images, vectors
@@ -20,11 +20,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from selfsup.distributed import sum_over_processes, world_size
-from selfsup.losses import full_precision
+from selfsup.losses import full_precision, wide
 from selfsup.method import Batch, Encoder, Method, Recipe, Update
-from selfsup.models import input_channels
-from selfsup.models.decoders import ImageDecoder
-from selfsup.models.heads import mlp
+from selfsup.models.decoders import decoder_of_code
 from selfsup.models.likelihoods import Bernoulli, check_shares, make_likelihood
 from selfsup.views import sampling
 from selfsup.views.crops import clean
@@ -97,18 +95,19 @@ class VAE(Method):
             raise ValueError("binarise makes values of 0 and 1, which a gaussian cannot describe; choose likelihood bernoulli")
         self.encoder = encoder
         self.heads = nn.Linear(encoder.width, 2 * latent_size)
-        self.decoder, self.likelihood = decoder_and_likelihood(encoder, latent_size, image_size, hidden_size, kind, sigma)
+        self.decoder = decoder_of_code(encoder, latent_size, image_size=image_size, hidden_size=hidden_size)
+        self.likelihood = make_likelihood(kind, image_size=image_size, sigma=sigma, normalize=getattr(encoder, "normalize", None))
         self.latent_size, self.beta, self.free_bits = latent_size, beta, free_bits
         self.views = CleanAndNoise(image_size, latent_size, binarise)
 
     def posterior(self, x: Float[Tensor, "B *rest"]) -> tuple[Float[Tensor, "B Z"], Float[Tensor, "B Z"]]:
-        """mu and log sigma^2 of q(z|x), in full precision."""
-        mu, log_var = self.heads(self.encoder(x)).float().chunk(2, dim=1)
+        """mu and log sigma^2 of q(z|x), in float32 also where the networks run in bfloat16."""
+        mu, log_var = wide(self.heads(self.encoder(x))).chunk(2, dim=1)
         return mu, log_var
 
     def log_likelihood(self, x: Float[Tensor, "B *rest"], z: Float[Tensor, "*K B Z"]) -> Float[Tensor, "*K B"]:
         """log p(x|z) of each item and sample, in nats."""
-        out = self.decoder(z.flatten(0, -2)).float()
+        out = wide(self.decoder(z.flatten(0, -2)))
         return self.likelihood.log_prob(x, out.unflatten(0, z.shape[:-1]))
 
     def bound(self, views: Batch) -> tuple[Float[Tensor, "B"], Float[Tensor, "B Z"], Float[Tensor, "B Z"]]:
@@ -128,8 +127,12 @@ class VAE(Method):
         """The loss, with its two parts before beta and free bits, and how many units are active in the batch."""
         reconstruction, kl, mu = self.bound(views)
         loss = reconstruction.mean() + self.beta * charged(kl, self.free_bits)
-        active = (mu.detach().var(dim=0, correction=0) > ACTIVE).sum()
-        yield Update(loss, metrics={"reconstruction_nats": reconstruction.mean(), "kl_nats": kl.sum(dim=1).mean(), "active_units": active})
+        metrics = {
+            "reconstruction_nats": reconstruction.mean(),
+            "kl_nats": kl.sum(dim=1).mean(),
+            "active_units": (mu.var(dim=0, correction=0) > ACTIVE).sum(),
+        }
+        yield Update(loss, metrics={name: value.detach() for name, value in metrics.items()})
 
     def code(self, x: Float[Tensor, "B *rest"]) -> Float[Tensor, "B Z"]:
         """mu of q(z|x)."""
@@ -137,7 +140,7 @@ class VAE(Method):
 
     def decode(self, z: Float[Tensor, "B Z"]) -> Float[Tensor, "B *rest"]:
         """Mean of p(x|z)."""
-        return self.likelihood.mean(self.decoder(z).float())
+        return self.likelihood.mean(wide(self.decoder(z)))
 
     def reconstruct(self, x: Float[Tensor, "B *rest"]) -> Float[Tensor, "B *rest"]:
         """Mean of p(x|mu)."""
@@ -154,18 +157,6 @@ class VAE(Method):
             "KL of each dimension, nats": gaussian_kl(mu, log_var).mean(dim=0),
             "Variance of each dimension's mean": mu.var(dim=0, correction=0),
         }
-
-
-def decoder_and_likelihood(
-    encoder: Encoder, latent_size: int, image_size: int, hidden_size: int, kind: Literal["bernoulli", "gaussian"], sigma: float | None
-) -> tuple[nn.Module, nn.Module]:
-    """Convolutional for images, two hidden layers for vectors; outputs are the parameters of the likelihood."""
-    channels = input_channels(encoder)
-    if image_size:
-        decoder: nn.Module = ImageDecoder(latent_size, channels, image_size)
-    else:
-        decoder = mlp(latent_size, hidden_size, hidden_size, channels, norm=False)
-    return decoder, make_likelihood(kind, image_size=image_size, sigma=sigma, normalize=getattr(encoder, "normalize", None))
 
 
 @full_precision

@@ -60,7 +60,7 @@ class Gaussian(nn.Module):
 
     def sigma(self) -> Tensor:
         """Standard deviation, 0-dim."""
-        return torch.tensor(self.fixed) if self.fixed is not None else self.log_sigma.exp() + LEAST_SIGMA
+        return torch.tensor(self.fixed, dtype=torch.float64) if self.fixed is not None else self.log_sigma.exp() + LEAST_SIGMA
 
     def log_prob(self, x: Float[Tensor, "B *rest"], out: Float[Tensor, "..."]) -> Float[Tensor, "*K B"]:
         """log p(x | out) of each item, summed over its values, in nats: a density, so it may be above 0."""
