@@ -36,6 +36,8 @@ METHODS: dict[str, str] = {
     "denoising": "Denoising",
     "stacked_denoising": "StackedDenoising",
     "neighbor2neighbor": "Neighbor2Neighbor",
+    "vae": "VAE",
+    "discrete_autoencoder": "DiscreteAutoencoder",
     "gan": "GAN",
     "bert": "BERT",
 }

@@ -8,6 +8,8 @@ import math
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from selfsup.method import Encoder
+from selfsup.models.build import input_channels
 from selfsup.models.heads import mlp
 
 HIDDEN = 512
@@ -86,3 +88,21 @@ def decoder(width: int, *, channels: int, image_size: int) -> nn.Module:
     if image_size == 0:
         return mlp(width, max(2 * width, HIDDEN), channels)
     return ImageDecoder(width, channels, image_size)
+
+
+def decoder_of_code(encoder: Encoder, width: int, *, image_size: int, hidden_size: int) -> nn.Module:
+    """From a code of any width back to what an encoder takes: convolutions for images, two hidden layers for vectors; unbounded outputs.
+
+    There is no batch normalisation in the decoder of vectors, so that codes of one item do not meet those of others.
+
+    Args:
+        encoder: says how many channels or columns there are.
+        width: length of the code.
+        image_size: S in pixels, 8 or more; 0 for vectors.
+        hidden_size: width of the hidden layers for vectors.
+
+    Raises:
+        ValueError: an image below 8 pixels, or an encoder that does not say what it takes.
+    """
+    channels = input_channels(encoder)
+    return ImageDecoder(width, channels, image_size) if image_size else mlp(width, hidden_size, hidden_size, channels, norm=False)

@@ -237,7 +237,8 @@ def build_method(
 def statistics(items: Items) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each channel (or dimension), in units of the encoder's input, over an even sample.
 
-    Of rows of tables, what is missing does not count, and the places of categories have 0 and 1; see `column_statistics`.
+    Of rows of tables, what is missing does not count, and the places of categories have 0 and 1; see `column_statistics`. The deviation of
+    a channel that never changes is 1: what it is worth elsewhere would otherwise be magnified beyond all measure.
     """
     most = STATISTICS_IMAGES if items.image_size else STATISTICS_VECTORS
     index = np.unique(np.linspace(0, len(items) - 1, min(len(items), most)).astype(np.int64))
@@ -246,7 +247,8 @@ def statistics(items: Items) -> tuple[list[float], list[float]]:
         mean, std = column_statistics(x.numpy(), items.table.blocks if items.table else ())
         return mean.tolist(), std.tolist()
     dims = [d for d in range(x.ndim) if d != 1]
-    return x.mean(dims).tolist(), x.std(dims, correction=0).clamp(min=1e-3).tolist()
+    std = torch.where(x.amin(dims) == x.amax(dims), 1.0, x.std(dims, correction=0).clamp(min=1e-3))
+    return x.mean(dims).tolist(), std.tolist()
 
 
 def in_words(config: Mapping[str, Any]) -> tuple[str, str]:

@@ -14,7 +14,20 @@ from selfsup.tasks.pretrain import pretrain
 from selfsup.tasks.trained import load_method, methods_with
 
 
-@pytest.mark.parametrize("method", ["denoising", "gan", "cpc", "instance_discrimination", "context_encoder", "colorization", "split_brain"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "denoising",
+        "vae",
+        "discrete_autoencoder",
+        "gan",
+        "cpc",
+        "instance_discrimination",
+        "context_encoder",
+        "colorization",
+        "split_brain",
+    ],
+)
 def test_every_tensor_comes_back(method: str, tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (20, 16, 16, 3), dtype=np.uint8)
     run = pretrain(images, method, out=tmp_path / "run", batch_size=10, steps=2, quiet=True).path
