@@ -29,6 +29,7 @@ METHODS: dict[str, str] = {
     "rotation": "Rotation",
     "denoising": "Denoising",
     "gan": "GAN",
+    "vqvae": "VQVAE",
 }
 
 

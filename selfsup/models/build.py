@@ -12,7 +12,10 @@ from torch import Tensor, nn
 from selfsup.method import Encoder
 from selfsup.models.normalize import Normalize
 
-ENCODERS = ("small", "resnet18", "resnet34", "resnet50", "vit_tiny", "vit_small", "vit_base", "dcgan", "mlp")
+ENCODERS = (
+    *("small", "resnet18", "resnet34", "resnet50", "vit_tiny", "vit_small", "vit_base"),
+    *("dcgan", "vq_2", "vq_4", "vq_8", "vq_16", "mlp"),
+)
 """Names that `build_encoder` knows; "mlp" takes vectors, all others images."""
 
 
@@ -96,6 +99,10 @@ def _build(
         from selfsup.models.dcgan import Discriminator
 
         return Discriminator(channels=channels, image_size=image_size, mean=mean, std=std)
+    if kind == "vq":
+        from selfsup.models.vq import VQEncoder
+
+        return VQEncoder(int(size), channels=channels, mean=mean, std=std)
     from selfsup.models.mlp import MLP
 
     return MLP(channels=channels, mean=mean, std=std)

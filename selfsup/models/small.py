@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from selfsup.method import Encoder
+from selfsup.models.maps import MapEncoder
 from selfsup.models.normalize import Normalize
 
 
@@ -28,7 +28,7 @@ class Block(nn.Module):
         return F.relu_(self.norm2(self.conv2(y)) + self.shortcut(x))
 
 
-class Small(Encoder):
+class Small(MapEncoder):
     """Stride-2 stem and three residual blocks of 64, 128 and 256 channels; 1.2 M parameters, vectors of 256.
 
     Args:
@@ -37,6 +37,7 @@ class Small(Encoder):
     """
 
     width = 256
+    downsample = 8
 
     def __init__(self, *, channels: int = 3, mean: list[float] | None = None, std: list[float] | None = None) -> None:
         super().__init__()
@@ -44,5 +45,5 @@ class Small(Encoder):
         self.stem = nn.Sequential(nn.Conv2d(channels, 64, 3, 2, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True))
         self.blocks = nn.Sequential(Block(64, 64, 1), Block(64, 128, 2), Block(128, self.width, 2))
 
-    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B width"]:
-        return self.blocks(self.stem(self.normalize(x))).mean(dim=(2, 3))
+    def map(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B width h w"]:
+        return self.blocks(self.stem(self.normalize(x)))

@@ -10,6 +10,7 @@ from selfsup.models import ENCODERS, Encoder, build_encoder, input_channels, wra
 from selfsup.models.normalize import Normalize
 
 WIDTHS = {"resnet18": 512, "resnet34": 512, "resnet50": 2048, "vit_tiny": 192, "vit_small": 384, "dcgan": 4096}
+WIDTHS |= dict.fromkeys(("vq_2", "vq_4", "vq_8", "vq_16"), 128)
 
 
 @pytest.mark.parametrize("name", [name for name in ENCODERS if name != "vit_base"])  # a slow one, and the same code as vit_tiny
