@@ -14,6 +14,8 @@ _HOMES = {
     "evaluate": "selfsup.tasks.evaluate",
     "compare": "selfsup.tasks.compare",
     "distill": "selfsup.tasks.distill",
+    "compress": "selfsup.tasks.compress",
+    "decompress": "selfsup.tasks.compress",
     "SSLTransformer": "selfsup.tasks.sklearn",
 }
 __all__ = list(_HOMES)
