@@ -19,6 +19,8 @@ _HOMES = {
     "colorize": "selfsup.tasks.pictures",
     "detect": "selfsup.tasks.detect",
     "one_class": "selfsup.tasks.one_class",
+    "compress": "selfsup.tasks.compress",
+    "decompress": "selfsup.tasks.compress",
     "SSLTransformer": "selfsup.tasks.sklearn",
 }
 __all__ = list(_HOMES)

@@ -364,6 +364,56 @@ def detect(
 
 
 @app.command
+def compress(
+    run: Path,
+    data: str,
+    /,
+    *,
+    out: Path,
+    prior: bool = False,
+    best: bool = False,
+    beside: Annotated[bool, Parameter(negative="--no-beside")] = True,
+    max_bad: float = 0.01,
+    json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
+) -> None:
+    """Write a set of images into one file, as the codes of a run that quantises; the same run reads it again.
+
+    Args:
+        run: a run's folder, of vqvae for instance.
+        data: images, as pretrain takes them; each keeps its size.
+        out: the file, such as photos.ssc.
+        prior: count bits by the run's prior over codes: smaller and slower.
+        best: the best checkpoint by the label-free measure instead of the last; decompress then needs the same.
+        beside: say also what JPEG and WebP make of a sample of the images with as many bytes.
+        max_bad: largest fraction of unreadable files, 0 to 1.
+        json_: print one JSON object.
+    """
+    from selfsup.tasks.compress import as_table
+    from selfsup.tasks.compress import compress as write
+
+    found = write(run, data, out=out, prior=prior, best=best, beside=beside, max_bad=max_bad)
+    if json_:
+        print(json.dumps(found))
+    else:
+        Console().print(as_table(found))
+
+
+@app.command
+def decompress(run: Path, file: Path, /, *, out: Path, best: bool = False) -> None:
+    """Write the images of a file that compress made.
+
+    Args:
+        run: the run's folder that it was made with.
+        file: what compress wrote.
+        out: a new folder, for a PNG of each image (.npy where it has neither 1 nor 3 channels).
+        best: as it was given to compress.
+    """
+    import selfsup
+
+    print(f"{out}: {len(selfsup.decompress(run, file, out=out, best=best))} images")
+
+
+@app.command
 def methods(*, json_: Annotated[bool, Parameter(name="--json", negative=())] = False) -> None:
     """List every method: what it hides, what it predicts, and its paper.
 

@@ -39,6 +39,7 @@ METHODS: dict[str, str] = {
     "vae": "VAE",
     "discrete_autoencoder": "DiscreteAutoencoder",
     "gan": "GAN",
+    "vqvae": "VQVAE",
     "bert": "BERT",
 }
 

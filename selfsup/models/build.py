@@ -13,7 +13,8 @@ from selfsup.method import Encoder
 from selfsup.models.normalize import Normalize
 
 TEXT = ("bert_tiny", "bert_mini", "bert_small", "bert_medium", "bert_base", "gpt_nano", "gpt_mini", "gpt2")
-IMAGES = ("small", "resnet18", "resnet34", "resnet50", "vit_tiny", "vit_small", "vit_base", "dcgan", "unet")
+RESIDUAL = ("small", "resnet18", "resnet34", "resnet50")
+IMAGES = (*RESIDUAL, "vit_tiny", "vit_small", "vit_base", "dcgan", "unet", "vq_2", "vq_4", "vq_8", "vq_16")
 OF_VECTORS = ("mlp", "table", "stack")
 ENCODERS = (*IMAGES, *OF_VECTORS, *TEXT)
 """Names that `build_encoder` knows: of `OF_VECTORS` "table" takes rows of tables and "stack" images too, those of `TEXT` token numbers."""
@@ -152,6 +153,10 @@ def _build(
         from selfsup.models.dcgan import Discriminator
 
         return Discriminator(channels=channels, image_size=image_size, base=planes, mean=mean, std=std)
+    if kind == "vq":
+        from selfsup.models.vq import VQEncoder
+
+        return VQEncoder(int(size), channels=channels, mean=mean, std=std)
     if kind == "table":
         from selfsup.models.table import Table
 

@@ -4,7 +4,7 @@ Axes: B images, C channels, D planes of a map, h and w its sides, S side of an i
 """
 
 import copy
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,14 @@ class HasMap(Protocol):
     def feature_map(self, x: Tensor) -> Tensor:
         """(B, C, H, W) in [0, 1] -> (B, D, h, w)."""
         ...
+
+
+@runtime_checkable
+class HasGrid(HasMap, Protocol):
+    """An encoder whose map has the image's sides, divided by `downsample` and rounded up."""
+
+    width: int
+    downsample: int
 
 
 def feature_map(encoder: Encoder, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D *sides"]:

@@ -37,6 +37,8 @@ class Small(Encoder):
         mean, std: of the data, for each channel.
     """
 
+    downsample = 8
+
     def __init__(self, *, channels: int = 3, planes: int = 64, mean: list[float] | None = None, std: list[float] | None = None) -> None:
         super().__init__()
         self.width = 4 * planes

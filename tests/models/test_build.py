@@ -11,6 +11,7 @@ from selfsup.models.build import TEXT
 from selfsup.models.normalize import Normalize
 
 WIDTHS = {"resnet18": 512, "resnet34": 512, "resnet50": 2048, "vit_tiny": 192, "vit_small": 384, "dcgan": 4096, "unet": 48, "stack": 1000}
+WIDTHS |= dict.fromkeys(("vq_2", "vq_4", "vq_8", "vq_16"), 128)
 
 
 # Without vit_base, a slow one and the same code as vit_tiny; encoders of text have a file of their own.
