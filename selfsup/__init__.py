@@ -14,6 +14,9 @@ _HOMES = {
     "evaluate": "selfsup.tasks.evaluate",
     "compare": "selfsup.tasks.compare",
     "distill": "selfsup.tasks.distill",
+    "finetune": "selfsup.tasks.finetune",
+    "predict": "selfsup.tasks.classifier",
+    "generate": "selfsup.tasks.generate",
     "SSLTransformer": "selfsup.tasks.sklearn",
 }
 __all__ = list(_HOMES)

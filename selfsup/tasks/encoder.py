@@ -126,6 +126,20 @@ def network_of(config: Mapping[str, Any]) -> Encoder:
     return build_encoder(**spec)
 
 
+@torch.no_grad()
+def untrained(trained: TrainedEncoder) -> Encoder:
+    """The same network with initial weights from torch's global generator, and with the data's statistics, which are no training.
+
+    Raises:
+        ValueError: it was a user's own module, which no configuration can build.
+    """
+    fresh = network_of(trained.config)
+    for name, tensor in trained.network.named_buffers():
+        if "normalize" in name.split("."):
+            fresh.get_buffer(name).copy_(tensor)
+    return fresh
+
+
 def checkpoint_tensors(run: Path, *, best: bool = False) -> dict[str, Tensor]:
     """Every tensor of a run's method, from its last or its best checkpoint.
 
@@ -151,6 +165,8 @@ def model_card(network: Encoder, config: Mapping[str, Any]) -> str:
     """README.md of an encoder folder, with the front matter that model hubs read."""
     data, training = config["data"], config["training"]
     what = f"{config['encoder']['image_size']} x {config['encoder']['image_size']} pixels" if config["encoder"]["image_size"] else "vectors"
+    tuned = config.get("finetuning")
+    after = f"| fine-tuning | {tuned['how']}, on {tuned['labels']} labels of {len(tuned['classes'])} classes |\n" if tuned else ""
     return f"""---
 library_name: selfsup
 tags: [self-supervised, {config["method"]}, feature-extraction]
@@ -170,7 +186,7 @@ vectors = encoder.embed("photos/")      # (N, {network.width}) float32
 | data | {data["items"]} items, fingerprint {data["fingerprint"]} |
 | method | {config["method"]} {json.dumps(config["options"])} |
 | training | {training["steps"] or f"{training['minutes']} minutes"} steps of {training["batch_size"]}, seed {training["seed"]} |
-| selfsup | {selfsup.__version__} |
+{after}| selfsup | {selfsup.__version__} |
 
 `checksums.json` holds a digest of every tensor: `selfsup verify FOLDER` checks them. What it is worth on your task is for
 `selfsup evaluate FOLDER --train LABELLED --test LABELLED` to say.

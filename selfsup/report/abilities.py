@@ -1,0 +1,80 @@
+"""What a trained method can make, as pictures and bars."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from selfsup.report.folder import Run
+from selfsup.report.pictures import data_uris
+from selfsup.report.words import compact, count, visible
+
+PAIRS, SAMPLES, WALKS, FRAMES = 8, 24, 3, 10
+CHARTS = 8
+"""At most so many of each are drawn, and so many frames of a walk; more does not fit into the page."""
+
+GAPS = 128
+"""Up to so many bars there is room between them."""
+
+
+def abilities(run: Run) -> dict[str, Any] | str | None:
+    """What the page shows of page/abilities.npz; None where the method can nothing but give vectors, words where it cannot be read.
+
+    Returns:
+        `pairs`: (original, reconstruction) pictures; `walks`: rows of pictures; `samples`: pictures; `bars`: charts, see `_chart`; `notes`.
+    """
+    found = run.abilities
+    if found is None:
+        said = run.missing["page/abilities.npz"]
+        return f"page/abilities.npz is {said}" if said.startswith("damaged") else None
+    shown: list[np.ndarray] = []
+    pairs, samples, walks = 0, 0, []
+    if found.originals is not None and found.reconstructions is not None:
+        pairs = min(PAIRS, len(found.originals))
+        shown += [*found.originals[:pairs], *found.reconstructions[:pairs]]
+    if found.walks is not None:
+        walks = [row[:FRAMES] for row in found.walks[:WALKS]]
+        shown += [frame for row in walks for frame in row]
+    if found.samples is not None:
+        samples = min(SAMPLES, len(found.samples))
+        shown += [*found.samples[:samples]]
+    if not shown and not found.bars and not found.notes:
+        return None
+    pictures = iter(data_uris(shown))
+
+    def take(n: int) -> list[str]:
+        return [next(pictures) for _ in range(n)]
+
+    return {
+        "pairs": list(zip(take(pairs), take(pairs), strict=True)),
+        "walks": [take(len(row)) for row in walks],
+        "samples": take(samples),
+        "bars": [_chart(visible(title), values) for title, values in list(found.bars.items())[:CHARTS]],
+        "notes": [*map(visible, found.notes), *_left_out(len(found.bars) - CHARTS)],
+    }
+
+
+def _left_out(charts: int) -> Iterator[str]:
+    if charts > 0:
+        yield f"{count(charts)} more rows of numbers stand in page/abilities.npz."
+
+
+def _chart(title: str, values: np.ndarray) -> dict[str, Any]:
+    """Sorted bars: `path` in a box `width` by 100 (one unit a bar), `high` and `low` at its ends, and `said`, the same in words."""
+    finite = np.sort(values[np.isfinite(values)].astype(np.float64))[::-1]
+    lost = len(values) - len(finite)
+    gone = f"; {count(lost)} are not finite" if lost else ""
+    if not len(finite):
+        return {"title": title, "width": 0, "path": "", "high": "", "low": "", "said": f"None of {count(len(values))} values is finite."}
+    high, low = max(float(finite[0]), 0.0), min(float(finite[-1]), 0.0)
+    span = high - low or 1.0
+    zero, wide = 100 * high / span, 0.8 if len(finite) <= GAPS else 1.0
+    path = "".join(f"M{i} {zero:.2f}V{100 * (high - v) / span:.2f}h{wide}V{zero:.2f}z" for i, v in enumerate(finite.tolist()))
+    said = f"{count(len(finite))} values, sorted: largest {compact(finite[0])}, median {compact(np.median(finite))}"
+    said += f", smallest {compact(finite[-1])}"
+    zeros, small = int((finite == 0).sum()), int((np.abs(finite) < 0.01 * np.abs(finite).max()).sum())
+    if zeros:
+        said += f"; {count(zeros)} are 0"
+    elif small:
+        said += f"; {count(small)} are below a hundredth of the largest"
+    return {"title": title, "width": len(finite), "path": path, "high": compact(high), "low": compact(low), "said": f"{said}{gone}."}
