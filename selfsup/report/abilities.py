@@ -9,12 +9,14 @@ from selfsup.report.folder import Run
 from selfsup.report.pictures import data_uris
 from selfsup.report.words import compact, count, visible
 
-PAIRS, SAMPLES, WALKS, FRAMES = 8, 24, 3, 10
-CHARTS = 8
+PAIRS, SAMPLES, WALKS, FRAMES, CHARTS = 8, 16, 3, 10, 8
 """At most so many of each are drawn, and so many frames of a walk; more does not fit into the page."""
 
-GAPS = 128
-"""Up to so many bars there is room between them."""
+BYTES = 200_000
+"""Largest sum of all pictures, as PNG: 62 of 32 x 32 pixels in colour."""
+
+GAPS, RANKS = 128, 256
+"""Up to so many bars there is room between them; of more bars than `RANKS`, sorted, so many are drawn at equal distances."""
 
 
 def abilities(run: Run) -> dict[str, Any] | str | None:
@@ -40,7 +42,7 @@ def abilities(run: Run) -> dict[str, Any] | str | None:
         shown += [*found.samples[:samples]]
     if not shown and not found.bars and not found.notes:
         return None
-    pictures = iter(data_uris(shown))
+    pictures = iter(data_uris(shown, BYTES))
 
     def take(n: int) -> list[str]:
         return [next(pictures) for _ in range(n)]
@@ -67,9 +69,12 @@ def _chart(title: str, values: np.ndarray) -> dict[str, Any]:
     if not len(finite):
         return {"title": title, "width": 0, "path": "", "high": "", "low": "", "said": f"None of {count(len(values))} values is finite."}
     high, low = max(float(finite[0]), 0.0), min(float(finite[-1]), 0.0)
-    span = high - low or 1.0
-    zero, wide = 100 * high / span, 0.8 if len(finite) <= GAPS else 1.0
-    path = "".join(f"M{i} {zero:.2f}V{100 * (high - v) / span:.2f}h{wide}V{zero:.2f}z" for i, v in enumerate(finite.tolist()))
+    span, drawn = high - low or 1.0, finite[np.linspace(0, len(finite) - 1, min(len(finite), RANKS)).round().astype(int)]
+    zero, tops = f"{100 * high / span:.1f}", [f"{100 * (high - v) / span:.1f}" for v in drawn.tolist()]
+    if len(drawn) <= GAPS:
+        path = "".join(f"M{i} {zero}V{top}h.8V{zero}z" for i, top in enumerate(tops))
+    else:
+        path = f"M0 {zero}" + "".join(f"V{top}h1" for top in tops) + f"V{zero}z"
     said = f"{count(len(finite))} values, sorted: largest {compact(finite[0])}, median {compact(np.median(finite))}"
     said += f", smallest {compact(finite[-1])}"
     zeros, small = int((finite == 0).sum()), int((np.abs(finite) < 0.01 * np.abs(finite).max()).sum())
@@ -77,4 +82,4 @@ def _chart(title: str, values: np.ndarray) -> dict[str, Any]:
         said += f"; {count(zeros)} are 0"
     elif small:
         said += f"; {count(small)} are below a hundredth of the largest"
-    return {"title": title, "width": len(finite), "path": path, "high": compact(high), "low": compact(low), "said": f"{said}{gone}."}
+    return {"title": title, "width": len(drawn), "path": path, "high": compact(high), "low": compact(low), "said": f"{said}{gone}."}

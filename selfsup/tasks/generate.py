@@ -29,7 +29,7 @@ VERBS = {"samples": "make samples", "interpolations": "interpolate", "reconstruc
 FRAMES = 8  # of a walk between two items, both ends included
 PART = 256  # items at a time
 DRAWN = 256  # images in a picture at most
-SHORT, GAP = 64, 2  # pixels: smaller images are enlarged to about SHORT; GAP lies between images
+SHORT, GAP, MARGIN = 64, 2, 8  # pixels: smaller images are enlarged to at most SHORT; GAP is between images, MARGIN around them
 
 
 @dataclass(frozen=True)
@@ -252,15 +252,15 @@ def grid(rows: list[list[np.ndarray | None]]) -> Image.Image:
     """
     height, width = next(cell for cell in rows[0] if cell is not None).shape[:2]
     times = max(1, SHORT // max(height, width))
-    longest = max(rows, key=len)
-    places = [GAP]
-    for cell in longest:
+    places = [MARGIN]
+    for cell in max(rows, key=len):
         places.append(places[-1] + (3 * GAP if cell is None else times * width + GAP))
-    picture = Image.new("RGB", (places[-1], GAP + len(rows) * (times * height + GAP)), "white")
+    tall = times * height + GAP
+    picture = Image.new("RGB", (places[-1] - GAP + MARGIN, len(rows) * tall - GAP + 2 * MARGIN), "white")
     for i, row in enumerate(rows):
         for place, cell in zip(places, row, strict=False):
             if cell is not None:
                 shown = cell if cell.shape[2] == 3 else cell[:, :, :1].repeat(3, axis=2)
                 large = shown.repeat(times, axis=0).repeat(times, axis=1)
-                picture.paste(Image.fromarray(large), (place, GAP + i * (times * height + GAP)))
+                picture.paste(Image.fromarray(large), (place, MARGIN + i * tall))
     return picture

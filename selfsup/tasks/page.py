@@ -16,7 +16,7 @@ from selfsup.tasks.generate import walk
 from selfsup.views.crops import clean
 
 SAMPLE, EXAMPLES, THUMBNAIL = 1500, 8, 48
-SAMPLES, WALKS, EXPLAINED = 24, 3, 512  # samples, rows of interpolations, and items that bars are about
+SAMPLES, WALKS, EXPLAINED = 16, 3, 512  # samples, rows of interpolations, and items that bars are about
 
 
 def write_page_data(run: Path, items: Items, method: Method, config: Mapping[str, Any]) -> None:
