@@ -65,7 +65,7 @@ def _chart(title: str, values: np.ndarray) -> dict[str, Any]:
     """Sorted bars: `path` in a box `width` by 100 (one unit a bar), `high` and `low` at its ends, and `said`, the same in words."""
     finite = np.sort(values[np.isfinite(values)].astype(np.float64))[::-1]
     lost = len(values) - len(finite)
-    gone = f"; {count(lost)} are not finite" if lost else ""
+    gone = f"; {_are(lost)} not finite" if lost else ""
     if not len(finite):
         return {"title": title, "width": 0, "path": "", "high": "", "low": "", "said": f"None of {count(len(values))} values is finite."}
     high, low = max(float(finite[0]), 0.0), min(float(finite[-1]), 0.0)
@@ -79,7 +79,11 @@ def _chart(title: str, values: np.ndarray) -> dict[str, Any]:
     said += f", smallest {compact(finite[-1])}"
     zeros, small = int((finite == 0).sum()), int((np.abs(finite) < 0.01 * np.abs(finite).max()).sum())
     if zeros:
-        said += f"; {count(zeros)} are 0"
+        said += f"; {_are(zeros)} 0"
     elif small:
-        said += f"; {count(small)} are below a hundredth of the largest"
+        said += f"; {_are(small)} below a hundredth of the largest"
     return {"title": title, "width": len(drawn), "path": path, "high": compact(high), "low": compact(low), "said": f"{said}{gone}."}
+
+
+def _are(number: int) -> str:
+    return f"{count(number)} {'is' if number == 1 else 'are'}"

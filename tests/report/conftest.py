@@ -172,7 +172,7 @@ def hostile_run(run: Path) -> Path:
 
 def made(digits: np.ndarray) -> Abilities:
     """Pictures (24, h, w, 1) as if a method with a code had made them, and the use of a codebook of 1,024 entries."""
-    blurred = ((digits + np.roll(digits, 1, axis=1) + np.roll(digits, 1, axis=2)) / 3).astype(np.uint8)
+    blurred = (digits / 2 + np.roll(digits, 1, axis=1) / 4 + np.roll(digits, 1, axis=2) / 4).astype(np.uint8)
     share = np.linspace(0, 1, 10)[:, None, None, None]
     walks = np.stack([((1 - share) * digits[i] + share * digits[i + 3]).astype(np.uint8) for i in range(3)])
     use = np.where(np.arange(1024) % 3 > 0, np.exp(-np.arange(1024) / 200), 0).astype(np.float32)

@@ -53,7 +53,7 @@ def test_bars_are_sorted_and_as_high_as_their_values() -> None:
     bars = re.findall(r"M(\d+) 100\.0V([\d.]+)h\.8V100\.0z", chart["path"])
     assert [(int(x), float(y)) for x, y in bars] == [(0, 0.0), (1, 50.0), (2, 75.0), (3, 100.0)]
     assert (chart["width"], chart["high"], chart["low"]) == (4, "4", "0")
-    assert chart["said"] == "4 values, sorted: largest 4, median 1.5, smallest 0; 1 are 0; 1 are not finite."
+    assert chart["said"] == "4 values, sorted: largest 4, median 1.5, smallest 0; 1 is 0; 1 is not finite."
     below = _chart("title", np.array([3.0, -1.0], np.float32))
     assert below["path"] == "M0 75.0V0.0h.8V75.0zM1 75.0V100.0h.8V75.0z"
     assert (below["high"], below["low"]) == ("3", "-1")
