@@ -21,6 +21,9 @@ _HOMES = {
     "one_class": "selfsup.tasks.one_class",
     "compress": "selfsup.tasks.compress",
     "decompress": "selfsup.tasks.compress",
+    "finetune": "selfsup.tasks.finetune",
+    "predict": "selfsup.tasks.classifier",
+    "generate": "selfsup.tasks.generate",
     "SSLTransformer": "selfsup.tasks.sklearn",
 }
 __all__ = list(_HOMES)

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
@@ -411,6 +411,124 @@ def decompress(run: Path, file: Path, /, *, out: Path, best: bool = False) -> No
     import selfsup
 
     print(f"{out}: {len(selfsup.decompress(run, file, out=out, best=best))} images")
+
+
+@app.command
+def generate(
+    run: Path,
+    data: str | None = None,
+    /,
+    *,
+    out: Path,
+    what: str | None = None,
+    count: int = 64,
+    seed: int = 0,
+    best: bool = False,
+    max_bad: float = 0.01,
+    device: str = "auto",
+    quiet: bool = False,
+) -> None:
+    """Let a trained method make samples, interpolations between items, and reconstructions: image grids and arrays.
+
+    Args:
+        run: a run's folder.
+        data: items to interpolate between and to reconstruct, as pretrain takes them.
+        out: an empty or new folder.
+        what: samples, interpolations, reconstructions, with commas; all that the method can when not given.
+        count: samples, items to reconstruct, and frames of interpolations (8 a row).
+        seed: of the noise and of the draw of items.
+        best: the best checkpoint by the label-free measure instead of the last.
+        max_bad: largest fraction of unreadable files, 0 to 1.
+        device: auto, cpu, cuda or cuda:N.
+        quiet: nothing on stderr.
+    """
+    import selfsup
+    from selfsup.tasks.generate import in_words
+
+    kinds = None if what is None else [name.strip() for name in what.split(",") if name.strip()]
+    rest: dict[str, Any] = {"count": count, "seed": seed, "best": best, "max_bad": max_bad, "device": device, "quiet": quiet}
+    print(in_words(selfsup.generate(run, data, out=out, what=kinds, **rest), out))
+
+
+@app.command
+def finetune(
+    encoder: Path,
+    /,
+    *,
+    train: str,
+    test: str | None = None,
+    out: Path,
+    labels: int | None = None,
+    fraction: float | None = None,
+    how: Literal["frozen", "full", "layerwise"] = "layerwise",
+    layer_decay: float | None = None,
+    epochs: float | None = None,
+    steps: int | None = None,
+    lr: float | None = None,
+    seeds: int = 1,
+    seed: int = 0,
+    augment: bool = True,
+    flip: bool = True,
+    scratch: bool = True,
+    best: bool = False,
+    max_bad: float = 0.01,
+    device: str = "auto",
+    json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    quiet: bool = False,
+) -> None:
+    """Make a classifier from a pretrained encoder and labels, of which a few will do; `selfsup predict` uses it.
+
+    Args:
+        encoder: a run's folder, or an encoder folder.
+        train: labelled data, as pretrain takes it; items without a class are left out and counted.
+        test: labelled data to measure it on, beside the same network from scratch.
+        out: folder of the classifier.
+        labels: labels of each class to learn from, drawn at random; all when not given.
+        fraction: part of each class's labels instead, above 0 to 1.
+        how: frozen (a linear layer on fixed vectors, solved exactly), full, or layerwise (rates fall towards the input).
+        layer_decay: of layerwise: each block's rate as a fraction of the one above it; 0.75 when not given.
+        epochs: passes over the labels; without epochs and steps 10, and at least 3,200 crops.
+        steps: optimiser steps of 64 crops.
+        lr: peak learning rate; the best of 2e-4, 6e-4 and 2e-3 on held-out labels when not given.
+        seeds: repetitions with other draws of labels; the first classifier is written.
+        seed: of the first repetition.
+        augment: random crops and flips.
+        flip: whether a mirrored image keeps its class.
+        scratch: with test data, train the same network from scratch as well.
+        best: of a run, the best checkpoint by the label-free measure instead of the last.
+        max_bad: largest fraction of unreadable files, 0 to 1.
+        device: auto, cpu, cuda or cuda:N.
+        json_: print one JSON object.
+        quiet: no progress on stderr.
+    """
+    import selfsup
+    from selfsup.tasks.finetune import as_table
+
+    amount: dict[str, Any] = {"labels": labels, "fraction": fraction, "epochs": epochs, "steps": steps, "seeds": seeds, "seed": seed}
+    kind: dict[str, Any] = {"how": how, "layer_decay": layer_decay, "lr": lr, "augment": augment, "flip": flip, "scratch": scratch}
+    rest: dict[str, Any] = {"best": best, "max_bad": max_bad, "device": device, "quiet": quiet}
+    about = selfsup.finetune(encoder, train, test, out=out, **amount, **kind, **rest).config["finetuning"]
+    if json_:
+        print(json.dumps(about))
+    else:
+        Console().print(as_table(about))
+        print(out)
+
+
+@app.command
+def predict(classifier: Path, data: str, /, *, out: Path, max_bad: float = 0.01) -> None:
+    """Write the class of all items, and how likely it is.
+
+    Args:
+        classifier: a folder that finetune has written.
+        data: anything that pretrain takes.
+        out: a .csv file; its columns are name, class and probability.
+        max_bad: largest fraction of unreadable files, 0 to 1.
+    """
+    import selfsup
+
+    found = selfsup.predict(classifier, data, out=out, max_bad=max_bad)
+    print(f"{out}: {len(found.names)} items, {len(set(found.classes))} classes among them")
 
 
 @app.command

@@ -221,6 +221,9 @@ def commands(run: Run) -> dict[str, str]:
         "python": "\n".join(python),
         "embed": f"selfsup embed {quoted} {data} --out vectors.npy",
         "evaluate": f"selfsup evaluate {quoted} --train TRAIN --test TEST",
+        "finetune": f"selfsup finetune {quoted} --train TRAIN --test TEST --labels 10 --out CLASSIFIER\n"
+        f"selfsup predict CLASSIFIER {data} --out predictions.csv",
+        "generate": f"selfsup generate {quoted} {data} --out MADE",
         "resume": f"selfsup pretrain --resume {quoted}",
         "report": f"selfsup report {quoted}",
         "verify": f"selfsup verify {quoted}",

@@ -140,6 +140,20 @@ def network_of(config: Mapping[str, Any]) -> Encoder:
     return build_encoder(**spec)
 
 
+@torch.no_grad()
+def untrained(trained: TrainedEncoder) -> Encoder:
+    """The same network with initial weights from torch's global generator, and with the data's statistics, which are no training.
+
+    Raises:
+        ValueError: it was a user's own module, which no configuration can build.
+    """
+    fresh = network_of(trained.config)
+    for name, tensor in trained.network.named_buffers():
+        if "normalize" in name.split("."):
+            fresh.get_buffer(name).copy_(tensor)
+    return fresh
+
+
 def checkpoint_tensors(run: Path, *, best: bool = False) -> dict[str, Tensor]:
     """Every tensor of a run's method, from its last or its best checkpoint.
 
@@ -167,6 +181,8 @@ def model_card(network: Encoder, config: Mapping[str, Any]) -> str:
     size, text = config["encoder"]["image_size"], config["encoder"].get("text")
     what = f"{config['encoder']['channels']}-channel {size} x {size} pixels" if size else f"vectors of {config['encoder']['channels']}"
     what, example = ("texts", "texts.txt") if text else (what, "photos/" if size else "table.npy")
+    tuned = config.get("finetuning")
+    after = f"| fine-tuning | {tuned['how']}, on {tuned['labels']} labels of {len(tuned['classes'])} classes |\n" if tuned else ""
     return f"""---
 library_name: selfsup
 tags: [self-supervised, {config["method"]}, feature-extraction]
@@ -186,7 +202,7 @@ vectors = encoder.embed("{example}")      # (N, {network.width}) float32
 | data | {data["items"]} items, fingerprint {data["fingerprint"]} |
 | method | {config["method"]} {json.dumps(config["options"])} |
 | training | {training["steps"] or f"{training['minutes']} minutes"} steps of {training["batch_size"]}, seed {training["seed"]} |
-| selfsup | {selfsup.__version__} |
+{after}| selfsup | {selfsup.__version__} |
 
 `checksums.json` holds a digest of every tensor: `selfsup verify FOLDER` checks them. What it is worth on your task is for
 `selfsup evaluate FOLDER --train LABELLED --test LABELLED` to say.

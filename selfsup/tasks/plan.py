@@ -54,7 +54,7 @@ def check_options(method: str, options: Mapping[str, Any]) -> None:
             raise ValueError(f'{method} has no option "{name}"; {hint}')
 
 
-def check_numbers(numbers: Mapping[str, float | None]) -> None:
+def check_numbers(numbers: Mapping[str, float | int | None]) -> None:
     """Raise ValueError for a given number that is not finite and positive."""
     for name, value in numbers.items():
         if value is not None and not (math.isfinite(value) and value > 0):
@@ -275,14 +275,28 @@ def new_run_folder(out: str | Path | None, method: str) -> Path:
     run = Path(out) if out else Path("runs") / f"{method}-{time.strftime('%Y%m%d-%H%M%S')}"
     if (run / "config.json").exists():
         raise ValueError(f"{run}: there is a run already; go on with `selfsup pretrain --resume {run}`, or choose another --out")
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        if any(run.iterdir()):
-            raise ValueError(f"{run}: not empty; choose another --out")
-        (run / "checkpoints").mkdir()
-    except OSError as error:
-        raise ValueError(f"{run}: cannot be written ({error.strerror}); choose another --out") from None
+    (empty_folder(run) / "checkpoints").mkdir()
     return run
+
+
+def empty_folder(out: str | Path) -> Path:
+    """Create a folder for results, or take one that is empty.
+
+    Raises:
+        ValueError: it holds something already, or cannot be written.
+    """
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        full = any(folder.iterdir())
+        beside = folder / f".{os.getpid()}.tmp"
+        beside.touch()
+        beside.unlink()
+    except OSError as error:
+        raise ValueError(f"{folder}: cannot be written ({error.strerror}); choose another --out") from None
+    if full:
+        raise ValueError(f"{folder}: not empty; choose another --out")
+    return folder
 
 
 def write_config(run: Path, config: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from torch import nn
 
 from selfsup.engine.optim import make_optimizers, set_learning_rate
 from selfsup.engine.train import train_step
+from selfsup.method import Encoder
 from selfsup.methods.vqvae import VQVAE, Whole, equation_3, nearest, perplexity
 from selfsup.models import build_encoder
 
@@ -24,6 +25,9 @@ class TinyEncoder(Encoder):
 
     def feature_map(self, x: torch.Tensor) -> torch.Tensor:
         return self.net(nn.functional.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.feature_map(x).mean(dim=(2, 3))
 
 
 def tiny(image_size: int = 8, channels: int = 1, **options: object) -> VQVAE:
