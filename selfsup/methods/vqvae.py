@@ -24,7 +24,7 @@ from selfsup.distributed import gather, rank, sum_over_processes, world_size
 from selfsup.losses import full_precision
 from selfsup.method import Batch, Encoder, Method, Recipe, Update
 from selfsup.models import input_channels
-from selfsup.models.maps import HasGrid, feature_map
+from selfsup.models.maps import downsampling, feature_map
 from selfsup.models.normalize import Normalize
 from selfsup.models.pixelcnn import LOGIT, ExactPixelCNN, PixelCNN
 from selfsup.models.vq import VQDecoder
@@ -93,7 +93,8 @@ class VQVAE(Method):
         prior_from: float = 0.5,
     ) -> None:
         super().__init__()
-        if not isinstance(encoder, HasGrid):
+        downsample = downsampling(encoder)
+        if downsample is None:
             got = vars(encoder).get("spec", {}).get("name", type(encoder).__name__)
             raise ValueError(f'vqvae needs an encoder with a map of vectors: vq_2, vq_4, vq_8, vq_16 or small; got "{got}"')
         if codebook not in ("ema", "loss"):
@@ -111,14 +112,14 @@ class VQVAE(Method):
         self.codebook = nn.Embedding(codebook_size, code_size)
         nn.init.uniform_(self.codebook.weight, -1 / codebook_size, 1 / codebook_size)
         self.codebook.requires_grad_(codebook == "loss")
-        self.decoder = VQDecoder(code_size, encoder.downsample, channels)
+        self.decoder = VQDecoder(code_size, downsample, channels)
         self.prior = PixelCNN(codebook_size, prior_planes, prior_layers)
         self.register_buffer("usage", torch.zeros(codebook_size))  # N of appendix A.1: running mean of a code's vectors in a step
         self.register_buffer("sums", torch.zeros(codebook_size, code_size))  # m of appendix A.1: running mean of their sum
         self.register_buffer("progress", torch.zeros(()))
         layer = getattr(encoder, "normalize", None)
         self.normalize = layer if isinstance(layer, Normalize) else Normalize(channels, [0.0] * channels, [1.0] * channels)
-        self.image_size, self.codebook_size, self.downsample = image_size, codebook_size, encoder.downsample
+        self.image_size, self.codebook_size, self.downsample = image_size, codebook_size, downsample
         self.moved_by, self.beta, self.gamma, self.restart, self.prior_from = codebook, beta, gamma, restart, prior_from
         self.views = Whole(image_size)
         self._seen: list[tuple[Tensor, Tensor, Tensor]] = []  # of this step's micro-batches: counts and sums of codes, vectors to restart

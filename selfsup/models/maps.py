@@ -4,7 +4,7 @@ Axes: B images, C channels, D planes of a map, h and w its sides, S side of an i
 """
 
 import copy
-from typing import Protocol, cast, runtime_checkable
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -23,17 +23,15 @@ class HasMap(Protocol):
         ...
 
 
-@runtime_checkable
-class HasGrid(HasMap, Protocol):
-    """An encoder whose map has the image's sides, divided by `downsample` and rounded up."""
-
-    width: int
-    downsample: int
-
-
 def feature_map(encoder: Encoder, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D *sides"]:
     """The encoder's map (B, D, h, w), or its vector (B, width) where it has none."""
     return cast("HasMap", encoder).feature_map(x) if hasattr(encoder, "feature_map") else encoder(x)
+
+
+def downsampling(encoder: Encoder) -> int | None:
+    """By what the sides of an image are divided, and rounded up, to give those of the map; None where the encoder does not say."""
+    found = getattr(encoder, "downsample", None)
+    return found if isinstance(found, int) and hasattr(encoder, "feature_map") else None
 
 
 @torch.no_grad()

@@ -98,7 +98,9 @@ def finetune(
     _check(how, labels, fraction, layer_decay, epochs, steps, lr, seeds)
     scratch = scratch and test is not None
     if how == "frozen" and not scratch and (epochs, steps, lr) != (None, None, None):
-        raise ValueError("frozen is solved exactly; --epochs, --steps and --lr are of the training from scratch beside it, and there is none")
+        raise ValueError(
+            "frozen is solved exactly; --epochs, --steps and --lr are of the training from scratch beside it, and there is none"
+        )
     trained = encoder if isinstance(encoder, TrainedEncoder) else load(encoder, best=best)
     if scratch:
         network_of(trained.config)  # raises for a user's own module, before hours have passed
