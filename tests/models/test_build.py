@@ -14,8 +14,8 @@ WIDTHS = {"resnet18": 512, "resnet34": 512, "resnet50": 2048, "vit_tiny": 192, "
 WIDTHS |= dict.fromkeys(("vq_2", "vq_4", "vq_8", "vq_16"), 128)
 
 
-# Without vit_base, a slow one and the same code as vit_tiny; encoders of text have a file of their own.
-@pytest.mark.parametrize("name", [name for name in ENCODERS if name not in ("vit_base", *TEXT)])
+# Without vit_base, a slow one and the same code as vit_tiny; encoders of text and tables have files of their own.
+@pytest.mark.parametrize("name", [name for name in ENCODERS if name not in ("vit_base", "table", *TEXT)])
 def test_the_spec_builds_the_same_network_again(name: str) -> None:
     channels, size = (5, 0) if name == "mlp" else (2, 32)
     encoder = build_encoder(name, channels=channels, image_size=size, mean=[0.1] * channels, std=[0.2] * channels).eval()
