@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-ROWS = 4096
+ROWS = 1024
 """Codes that are decoded at a time; changes memory and speed, and by rounding the figures."""
 
 
