@@ -164,7 +164,7 @@ def test_it_learns_angles_that_are_no_quarter_turns(options: dict[str, Any]) -> 
     if "degrees" in metrics:
         assert float(metrics["degrees"]) < 25, f"{metrics}; chance is 90"
     else:
-        assert float(metrics["accuracy"]) > 0.4, f"{metrics}; chance is 1/15"
+        assert float(metrics["accuracy"]) > 0.25, f"{metrics}; chance is 1/15"
 
 
 def test_mistakes_are_named() -> None:

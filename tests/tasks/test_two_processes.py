@@ -43,6 +43,7 @@ def losses(run: Path) -> list[float]:
 
 CASES = [(method, {}) for method in METHODS if method != "gan"]  # each process draws noise of its own for it
 CASES += [("instance_discrimination", {"dictionary": name}) for name in ("bank", "queue")]  # beside its default, the batch
+CASES += [("rotation", {"target": "circle"})]
 
 
 @pytest.mark.parametrize(("method", "options"), CASES)
