@@ -203,11 +203,12 @@ def test_the_command_line_says_what_others_do(trained: Path, photos: Path, tmp_p
 def test_the_others_are_as_good_as_the_bytes_allow(codec: codecs.Codec, counted: codecs.Counted) -> None:
     images = [smooth(40, 56, 3) for _ in range(4)]
     low, high = codecs.QUALITIES[codec]
-    middle = codecs.measure(images, codec, 50, counted)
-    found = codecs.at_size(images, codec, float(middle.bytes), counted)
-    assert found.bytes <= middle.bytes
-    assert found.quality >= 50
-    assert codecs.measure(images, codec, found.quality + 1, counted).bytes > middle.bytes
+    for quality in (7, 23, 50, 68, 93):
+        budget = float(codecs.measure(images, codec, quality, counted).bytes)
+        found = codecs.at_size(images, codec, budget, counted)
+        assert found.bytes <= budget
+        assert found.quality >= quality
+        assert codecs.measure(images, codec, found.quality + 1, counted).bytes > budget
     assert codecs.at_size(images, codec, 1.0, counted).quality == low
     assert codecs.at_size(images, codec, 1e9, counted).quality == high
 
