@@ -12,6 +12,7 @@ Predicted  its pixels, from the codebook's vectors, by squared error; a second p
 Axes: B images, C channels, S side of an image, h and w sides of the map, N = B h w positions, D length of a code's vector, K codes.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import ClassVar, Literal
 
@@ -149,7 +150,7 @@ class VQVAE(Method):
         loss = equation_3(x, x_hat, z_e, e, self.beta, codebook_loss=self.moved_by == "loss")
         yield Update(loss, "main", metrics)
         if self.progress >= self.prior_from:
-            bits = F.cross_entropy(self.prior(codes).float(), codes) / torch.log(torch.tensor(2.0))
+            bits = F.cross_entropy(self.prior(codes).float(), codes) / math.log(2)
             yield Update(bits, "prior", {"bits of a code": bits.detach()})
 
     def _z_e(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:

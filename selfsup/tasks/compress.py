@@ -72,6 +72,8 @@ def compress(
     trained = load_method(run, best=best)
     trained.require(Quantises, "compress")
     method: Any = trained.method
+    if method.codebook_size > ssc.MOST_CODES:
+        raise ValueError(f"{run}: has {method.codebook_size} codes, but a file can count at most {ssc.MOST_CODES}")
     exact = _prior(method, run) if prior else None
     items = _open(trained, data, max_bad)
     if not len(items):

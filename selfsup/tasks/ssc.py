@@ -23,6 +23,7 @@ MAGIC = b"\x89SSC\r\n\x1a\n"
 VERSION = 1
 DIGEST = 8
 LARGEST_HEADER = 1 << 28
+MOST_CODES = 1 << 14
 MOST_PIXELS = 1 << 28
 """Of one image: more is not believed."""
 
@@ -131,7 +132,7 @@ def _header(path: Path, packed: bytes) -> Header:
         sane = (
             isinstance(header.run, str)
             and all(isinstance(name, str) for name in header.names)
-            and 2 <= header.codes <= 1 << 14
+            and 2 <= header.codes <= MOST_CODES
             and header.channels >= 1
             and (not header.table or (len(header.table) == header.codes and min(header.table) >= 0 and sum(header.table) == 1 << 16))
             and all(

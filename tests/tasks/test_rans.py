@@ -25,6 +25,14 @@ def test_symbols_come_back(symbols: int, lanes: int, weights: list[int]) -> None
     decoder.check()
 
 
+@pytest.mark.parametrize("symbols", [1, 2, 9])
+def test_the_rarest_symbol_fills_a_lane_to_its_brim(symbols: int) -> None:
+    shares, values = np.array([1, 2**16 - 1]), np.zeros(symbols, np.int64)
+    decoder = rans.Decoder(coded(values, shares, 1), 1)
+    assert np.array_equal(decoder.take(symbols, rans.find_in_one_table(shares)), values)
+    decoder.check()
+
+
 def test_it_does_not_matter_in_which_pieces_they_are_read() -> None:
     shares = rans.frequencies_of_counts(np.array([3, 1, 9], np.int64))
     values = DRAW.choice(3, 100)
