@@ -41,6 +41,7 @@ METHODS: dict[str, str] = {
     "gan": "GAN",
     "vqvae": "VQVAE",
     "bert": "BERT",
+    "gpt": "GPT",
 }
 
 
