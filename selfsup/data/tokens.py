@@ -114,7 +114,8 @@ class TextStore:
         first: (N + 1,) number of each item's first piece, and P.
         length: T.
         layout: "packed": whole documents or parts of them, several in an item, each as START piece END; "sentences": one such piece;
-            "pairs": START first END second END; "stream": T + 1 tokens as they follow each other, documents joined by END.
+            "pairs": START first END second END; "stream": the corpus as it runs on, documents joined by END, the last token of
+            an item being the first of the next, so that each is once what follows.
         start, end, pad: numbers of the special tokens.
     """
 
@@ -130,10 +131,10 @@ class TextStore:
     slow = False
 
     def gather(self, rows: np.ndarray) -> np.ndarray:
-        """Rows (B,) -> (B, T) int64, filled up with padding; of sentences, T is that of the longest; of a stream, T + 1."""
+        """Rows (B,) -> (B, T) int64, filled up with padding; of sentences, T is that of the longest."""
         tokens = self.tokens.array if isinstance(self.tokens, MappedTokens) else self.tokens
         if self.layout == "stream":
-            return np.stack([tokens[self.starts[row] : self.starts[row] + self.length + 1] for row in rows]).astype(np.int64)
+            return np.stack([tokens[self.starts[row] : self.starts[row] + self.length] for row in rows]).astype(np.int64)
         made = []
         for row in rows:
             parts: list[Any] = []
@@ -179,8 +180,8 @@ def lay_out(found: Tokens, tokenizer: Tokenizer, layout: Layout, length: int) ->
 
 
 def _stream(tokens: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    starts = np.arange(0, max(len(tokens) - length, 0), length, dtype=np.int64)
-    return starts, np.full(len(starts), length + 1), np.arange(len(starts) + 1)
+    starts = np.arange(0, len(tokens) - length + 1, length - 1, dtype=np.int64)
+    return starts, np.full(len(starts), length), np.arange(len(starts) + 1)
 
 
 def _packed(found: Tokens, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

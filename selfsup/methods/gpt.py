@@ -25,7 +25,7 @@ from selfsup.models.text import only_text
 
 
 class NextToken:
-    """Rows of T + 1 tokens as what is shown, "shown" (B, T), and what comes next, "next" (B, T)."""
+    """What is shown of rows of T tokens, "shown" (B, T - 1), and what comes next, "next" (B, T - 1)."""
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Nothing random: what is hidden is hidden by a shift."""
