@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -65,6 +66,8 @@ class Detector:
     of their error (squared, or cross entropy of a category), each in units of that column's usual error: a column that other columns
     determine tells more by a small error than a column of noise by a large one.
     *Neighbours*: the mean Euclidean distance to the k nearest of the normal items' vectors, each dimension in standard deviations of these.
+    Vectors of images are brought to unit length first: their length tells how much there is to see, while that of a row tells how extreme
+    it is. With a cosine in its place, malignant tumours in a table are nearer to benign ones than these are to each other.
     *Both*: the mean of the logarithms of the two, each in standard deviations from its mean over held-out normal items.
 
     Args:
@@ -132,7 +135,8 @@ class Detector:
         return embed_items(function, items, self.image_size, device=self.device)
 
     def _vectors(self, items: Items) -> Tensor:
-        return self._over(items, self.network.embed if isinstance(self.network, Method) else self.network)
+        vectors = self._over(items, self.network.embed if isinstance(self.network, Method) else self.network)
+        return F.normalize(vectors, dim=1) if self.image_size else vectors
 
     def _fit_errors(self, normal: Items) -> None:
         """For vectors: the units of each column and what its error usually is."""

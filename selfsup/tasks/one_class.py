@@ -58,7 +58,8 @@ def one_class(
         ValueError: no labels, no such class, or results of other settings in `out`.
     """
     out, progress = Path(out), Progress(quiet=quiet)
-    items = train if isinstance(train, Items) else open_data(train, max_bad=max_bad)
+    size = {name: training[name] for name in ("image_size", "channels") if name in training}
+    items = train if isinstance(train, Items) else open_data(train, max_bad=max_bad, **size)
     if items.labels is None:
         raise ValueError(f"{items.source} has no classes; the one-class protocol needs them, for instance one sub-folder for each")
     there = [items.classes[c] for c in np.unique(items.labels[items.labels >= 0])]
