@@ -67,7 +67,7 @@ class Colorization(Method):
     """
 
     # The paper: Adam, rate 3e-5 that falls twice, decay 1e-3, batches of 40.
-    recipe: ClassVar[Recipe] = Recipe(optimizer="adamw", lr=1e-3, batch_size=128, weight_decay=1e-2)
+    recipe: ClassVar[Recipe] = Recipe(optimizer="adamw", lr=1e-3, batch_size=64, weight_decay=1e-2)
 
     bins: Tensor
     counts: Tensor

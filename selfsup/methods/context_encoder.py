@@ -83,7 +83,7 @@ class ContextEncoder(Method):
     """
 
     # The authors' code: Adam, beta_1 0.5, batches of 64, rate 2e-4 for the discriminator and ten times that for the other two networks.
-    recipe: ClassVar[Recipe] = Recipe(optimizer="adamw", lr=1e-3, batch_size=128, weight_decay=1e-2, momentum=0.5)
+    recipe: ClassVar[Recipe] = Recipe(optimizer="adamw", lr=1e-3, batch_size=64, weight_decay=1e-2, momentum=0.5)
 
     def __init__(
         self,

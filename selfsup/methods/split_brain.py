@@ -47,7 +47,7 @@ class SplitBrain(Method):
         smallest_crop: smallest area of a random crop, as a fraction of the image, above 0 to 1.
     """
 
-    recipe: ClassVar[Recipe] = Recipe(optimizer="adamw", lr=1e-3, batch_size=128, weight_decay=1e-2)
+    recipe: ClassVar[Recipe] = Recipe(optimizer="adamw", lr=1e-3, batch_size=64, weight_decay=1e-2)
 
     bins: Tensor
 

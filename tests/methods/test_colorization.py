@@ -101,6 +101,7 @@ def test_views_hide_the_colours_and_keep_the_lightness() -> None:
     images = torch.rand(5, 3, 18, 18).mul(255).round().div(255)
     views = views_of(method, images)
     assert set(views) == {"gray", "ab"}
+    assert torch.equal(views["gray"], views["gray"][:, :1].expand(-1, 3, -1, -1))
     lab = rgb_to_lab(images)
     light = rgb_to_lab(views["gray"])[:, :1]
     mirrored = (light - lab[:, :1]).flatten(1).abs().amax(dim=1) > 0.01
