@@ -80,3 +80,16 @@ def test_a_run_that_reconstructs_says_what_principal_components_do(method: str, 
     x = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
     assert found["squared_error"] == pytest.approx(float((made.reconstruct(x) - x).square().mean()), rel=1e-3)
     assert "with PCA of" in run.report.read_text()
+
+
+def test_vectors_come_back_in_their_units_whatever_the_network(tmp_path: Path) -> None:
+    """A method that needs layers of its own gets them for vectors too."""
+    vectors = np.random.default_rng(0).normal([5.0, -1e3, 0.0], [3.0, 10.0, 1e-2], (64, 3)).astype(np.float32)
+    for method, network in (("autoencoder", "mlp"), ("stacked_denoising", "stack")):
+        options = {"reconstruction": "squared_error"} if method == "stacked_denoising" else {}
+        run = pretrain(vectors, method, out=tmp_path / method, batch_size=32, steps=6, quiet=True, **options)
+        assert run.config["encoder"]["name"] == network
+        made = load_method(run.path).method
+        assert isinstance(made, Reconstructs)
+        off = (made.reconstruct(torch.from_numpy(vectors)) - torch.from_numpy(vectors)) / torch.from_numpy(vectors.std(0))
+        assert float(off.abs().max()) < 10  # standard deviations, in every column
