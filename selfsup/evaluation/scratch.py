@@ -36,10 +36,12 @@ class Classifier(Method):
 
     recipe: ClassVar[Recipe] = Recipe(optimizer="adamw", lr=2e-3, batch_size=BATCH, weight_decay=5e-2, warmup=0.1)
 
-    def __init__(self, encoder: Encoder, classes: int, image_size: int, *, flip: bool, augment: bool = True) -> None:
+    def __init__(
+        self, encoder: Encoder, classes: int, image_size: int, *, flip: bool, augment: bool = True, head: nn.Linear | None = None
+    ) -> None:
         super().__init__()
         self.encoder = encoder
-        self.head = nn.Linear(encoder.width, classes)
+        self.head = nn.Linear(encoder.width, classes) if head is None else head
         self.scores = nn.Sequential(encoder, self.head)
         if augment and image_size > 0:
             # Half of the area and more: smaller crops cut off what tells a 3 from a 9.
@@ -61,6 +63,7 @@ def train_from_scratch(
     image_size: int,
     seed: int,
     images: int,
+    head: nn.Linear | None = None,
     lr: float = Classifier.recipe.lr,
     layer_decay: float = 1.0,
     flip: bool = True,
@@ -82,6 +85,7 @@ def train_from_scratch(
         image_size: side of a crop in pixels, 0 for vectors, which are not augmented.
         seed: of the weights, the order and the crops.
         images: to be seen in all; 64 a step.
+        head: the linear classifier to start from; a fresh one when None.
         lr: peak learning rate.
         layer_decay: the rate of a block is multiplied by this for each block above it, see `layerwise_rates`; 1 for none.
         flip: whether a mirrored image keeps its class; False for digits, letters and arrows.
@@ -98,7 +102,7 @@ def train_from_scratch(
     device, steps = torch.device(device), -(-images // BATCH)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        method = Classifier(build(), classes, image_size, flip=flip, augment=augment).to(device).train()
+        method = Classifier(build(), classes, image_size, flip=flip, augment=augment, head=head).to(device).train()
         optimizers = make_optimizers(method, recipe, layerwise_rates(method.encoder, layer_decay))
         generator = torch.Generator(device).manual_seed(seed)
         for step, batch in zip(range(steps), _batches(items_train, index, seed), strict=False):

@@ -61,9 +61,10 @@ def finetune(
     """Make a classifier of an encoder, with all labels or a few; with test data, say how good it is beside the same network from scratch.
 
     Frozen: logistic regression on the encoder's vectors, solved exactly, its penalty chosen by cross-validation within the labels; the
-    accuracy is the one of the few-label curve of `selfsup evaluate`. Full and layerwise: encoder and linear layer together, by AdamW, one
-    cosine, 64 crops a step; layerwise, the rate of a block is `layer_decay`^depth of the linear layer's, where the encoder's last block has
-    depth 1; see `layerwise_rates` for what a block is. Statistics of batch normalisation are of the labelled items in the end.
+    accuracy is the one of the few-label curve of `selfsup evaluate`. Full and layerwise: from there on (2202.10054, "LP-FT"), encoder and
+    linear layer together, by AdamW, one cosine, 64 crops a step; layerwise, the rate of a block is `layer_decay`^depth of the linear
+    layer's, where the encoder's last block has depth 1; see `layerwise_rates` for what a block is. Statistics of batch normalisation are
+    of the labelled items in the end.
 
     Args:
         encoder: a run, an encoder folder, or what `selfsup.load` gave.
@@ -181,14 +182,14 @@ class _Work:
 
     def repeat(self, draws: list[np.ndarray], seed: int, how: How, decay: float, *, from_scratch: bool = False) -> _Tuned:
         """One network for each draw, and what they are worth."""
-        vectors = self._outputs(self.trained.network, self.few) if how == "frozen" else None
+        vectors = None if from_scratch else self._outputs(self.trained.network, self.few)
         right, rates, first = [], [], None
         for k, rows in enumerate(draws):
-            name = f"{'from scratch' if from_scratch else how}, seed {k + 1} of {len(draws)}"
-            if vectors is not None:
-                made = _Network(self.trained.network, _solve(vectors, labels_of(self.few), rows, self.classes), None)
+            if vectors is not None and how == "frozen":
+                made = _Network(self.trained.network, self._solve(vectors, rows), None)
             else:
-                made = self._train(rows, seed + k, decay, name, from_scratch)
+                name = f"{'from scratch' if from_scratch else how}, seed {k + 1} of {len(draws)}"
+                made = self._train(rows, seed + k, decay, name, vectors)
             rates.append(made.lr)
             if self.test is not None:
                 scores = self._outputs(nn.Sequential(made.encoder, made.head), self.test)
@@ -202,16 +203,19 @@ class _Work:
             said = {"accuracy": found._asdict(), "accuracies": shares, **said}
         return _Tuned(first.encoder, first.head, said)
 
-    def _train(self, rows: np.ndarray, seed: int, decay: float, name: str, from_scratch: bool) -> _Network:
+    def _train(self, rows: np.ndarray, seed: int, decay: float, name: str, vectors: Tensor | None) -> _Network:
+        """Trained at the best rate: from the encoder that made the vectors, or without them from scratch."""
+
         def fit(some: np.ndarray, lr: float, what: str) -> nn.Sequential:
             network = train_from_scratch(
-                self._untrained if from_scratch else self._pretrained,
+                self._untrained if vectors is None else self._pretrained,
                 self.few,
                 some,
                 self.classes,
                 image_size=self.trained.image_size,
                 seed=seed,
                 images=self.images,
+                head=None if vectors is None else self._solve(vectors, some).requires_grad_(True),
                 lr=lr,
                 layer_decay=decay,
                 flip=self.flip,
@@ -239,6 +243,16 @@ class _Work:
             merits.append((top1(scores.argmax(dim=1), y[held]), -float(F.cross_entropy(scores, y[held]))))
         return GRID[max(range(len(GRID)), key=merits.__getitem__)]
 
+    def _solve(self, vectors: Tensor, rows: np.ndarray) -> nn.Linear:
+        """Logistic regression on some of the vectors (N, D), in the units of all of them, as a layer for vectors as they are."""
+        scaled = Scaling(vectors)
+        w = fit_heads(scaled(vectors[rows])[None], labels_of(self.few)[rows][None], self.classes)[0, 0]  # (D + 1, K)
+        head = nn.Linear(vectors.shape[1], self.classes)
+        weight = w[:-1] / scaled.length.double()
+        head.weight.data.copy_(weight.T)
+        head.bias.data.copy_(w[-1] - scaled.mean.double() @ weight)
+        return head.requires_grad_(False)
+
     def _pretrained(self) -> Encoder:
         return copy.deepcopy(self.trained.network).cpu().requires_grad_(True)
 
@@ -247,17 +261,6 @@ class _Work:
 
     def _outputs(self, network: nn.Module, items: Items) -> Tensor:
         return embed_items(network.to(self.device), items, self.trained.image_size, device=self.device)
-
-
-def _solve(vectors: Tensor, y: Tensor, rows: np.ndarray, classes: int) -> nn.Linear:
-    """Logistic regression on some of the vectors (N, D), in the units of all of them, as a layer for vectors as they are."""
-    scaled = Scaling(vectors)
-    w = fit_heads(scaled(vectors[rows])[None], y[rows][None], classes)[0, 0]  # (D + 1, K)
-    head = nn.Linear(vectors.shape[1], classes)
-    weight = w[:-1] / scaled.length.double()
-    head.weight.data.copy_(weight.T)
-    head.bias.data.copy_(w[-1] - scaled.mean.double() @ weight)
-    return head.requires_grad_(False)
 
 
 def _draw(y: Tensor, classes: tuple[str, ...], labels: int | None, fraction: float | None, seed: int) -> Tensor:
@@ -316,7 +319,7 @@ def as_table(about: Mapping[str, Any]) -> Table:
     if "test_items_of_classes_not_in_train" in about:
         said += f"; {about['test_items_of_classes_not_in_train']} test items are of classes that were not learned, and count as wrong"
     table = Table("", *(["top-1, %", "interval"] if "test_items" in about else []), "learning rate", caption=said)
-    how = about["how"] + (f", decay {about['layer_decay']:g}" if about["layer_decay"] else "")
+    how = about["how"] + (f" ({about['layer_decay']:g})" if about["layer_decay"] else "")
     for name, row in ((f"this encoder, {how}", about["tuned"]), ("the same network, from scratch", about["scratch"])):
         if row is not None:
             at = row.get("accuracy")

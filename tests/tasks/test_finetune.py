@@ -96,6 +96,16 @@ def test_layers_move_by_their_rates_and_digits_are_learned(data: Data, tmp_path:
     assert full.config["finetuning"]["images"] == 12 * 64
 
 
+def test_it_begins_where_frozen_ends(data: Data, tmp_path: Path) -> None:
+    encoder, train, _ = data
+    settings: dict[str, Any] = {"labels": 5, "scratch": False, "augment": False, **QUIET}
+    frozen = finetune(encoder, train, out=tmp_path / "frozen", how="frozen", **settings)
+    hardly = finetune(encoder, train, out=tmp_path / "full", how="full", lr=1e-9, steps=1, **settings)
+    for name in ("weight", "bias"):
+        torch.testing.assert_close(hardly._linear[name], frozen._linear[name], atol=1e-6, rtol=1e-6)
+    assert max(moved(encoder, hardly)) < 1e-6
+
+
 def test_seeds_give_students_interval_and_the_first_is_kept(data: Data, tmp_path: Path) -> None:
     encoder, train, test = data
     settings: dict[str, Any] = {"fraction": 0.05, "how": "frozen", "scratch": False, **QUIET}
@@ -118,6 +128,7 @@ class Fake:
         self.good, self.calls = good, []
 
     def __call__(self, build: Any, items: Items, index: np.ndarray, classes: int, **settings: Any) -> Any:
+        assert (settings["head"] is None) == (build.__name__ == "_untrained")
         self.calls.append((index.tolist(), settings["lr"], settings["layer_decay"], settings["seed"], build.__name__))
         means = torch.stack([items.batch(np.flatnonzero(items.labels == c))["image"].float().mean(dim=0) for c in range(classes)])
         head = nn.Linear(64, classes)

@@ -108,6 +108,17 @@ def test_the_same_seed_makes_the_same_and_touches_nothing() -> None:
     assert (alone["samples"] == first["samples"]).all()
 
 
+def test_parts_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    method = trained(Halves((3, 8, 8)), 3, 8)
+    whole = generate(method, images(40), count=37, what=["interpolations", "reconstructions"], **QUIET)
+    monkeypatch.setattr("selfsup.tasks.generate.PART", 16)
+    parts = generate(method, images(40), count=37, **QUIET)
+    assert len(parts.arrays["samples"]) == 37
+    error, expected = (found.about["reconstructions"]["mean_squared_error"] for found in (parts, whole))
+    assert error == pytest.approx(expected)
+    assert all((parts.arrays[name] == array).all() for name, array in whole.arrays.items())
+
+
 def test_vectors_stay_in_their_units(tmp_path: Path) -> None:
     rows = np.random.default_rng(0).normal(50, 20, (10, 4)).astype(np.float32)
     found = generate(trained(Halves((4,)), 4, 0), rows, out=tmp_path / "out", count=64, **QUIET)
