@@ -19,12 +19,12 @@ FITTED, MEASURED = 4000, 1000
 
 @torch.no_grad()
 def write_beside_pca(run: Path, items: Items, method: Any, config: Mapping[str, Any]) -> AgainstPCA | None:
-    """Write `page/reconstruction.json` of a method that has a code and reconstructs from it; None for others.
+    """Write `page/reconstruction.json` of a method that has a code and reconstructs from it; None for others, and for rows of tables.
 
     Both are measured on the same 1,000 items of the run's data, and the components are fitted to 4,000, those among them: as the method was
     trained on them too, neither has the advantage of having seen them.
     """
-    if not (isinstance(method, Reconstructs) and isinstance(method, Decodes)):
+    if items.table is not None or not (isinstance(method, Reconstructs) and isinstance(method, Decodes)):
         return None
     order = np.random.default_rng(config["training"]["seed"]).permutation(len(items))
     fitted, measured = (items.subset(np.sort(order[:n])) for n in (FITTED, MEASURED))

@@ -32,7 +32,7 @@ from selfsup.views.crops import clean
 
 IMAGES_BY_DEFAULT, MOST_EPOCHS = 1_000_000, 200
 MODALITIES = {"image": "images", "vector": "vectors", "text": "text"}
-GIVEN_BY_THE_DATA = ("self", "encoder", "image_size", "items", "vocabulary", "blocks")
+GIVEN_BY_THE_DATA = ("self", "encoder", "image_size", "items", "vocabulary", "categories")
 STATISTICS_IMAGES, STATISTICS_VECTORS = 2048, 65_536
 
 
@@ -229,7 +229,7 @@ def build_method(
         "image_size": spec["image_size"],
         "items": config["data"]["items"] if items is None else len(items),
         "vocabulary": tokenizer.vocabulary if tokenizer else None,
-        "blocks": table.blocks if table else (),
+        "categories": table.blocks if table else (),
     }
     return cls(encoder, **{name: value for name, value in given.items() if name in wanted}, **config["options"])
 
