@@ -175,7 +175,7 @@ PARTS = {
     ),
     "stack": Part(
         stack,
-        {"none": {}, "stacked_denoising": {"encoder": "stack", "batch_size": 64}},
+        {"none": {}, "stacked_denoising": {"batch_size": 64, "reconstruction": "cross_entropy"}},
         900_000,
         [0, 1, 2, 3, 4],
         ("method", "images", "seed", "test_error", "valid_error", "rate", "epoch", "pretrain_seconds", "fine_tuning_seconds"),

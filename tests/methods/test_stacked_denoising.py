@@ -24,7 +24,6 @@ def of_images(channels: int = 2, size: int = 9, **options: float | str | bool) -
 def of_vectors(columns: int = 6, depth: int = 2, **options: float | str | bool) -> StackedDenoising:
     torch.manual_seed(0)
     stack = Stack(channels=columns, width=WIDTH, depth=depth, mean=[1.0] * columns, std=[2.0] * columns)
-    options = {"reconstruction": "squared_error", **options}
     return StackedDenoising(wrap(stack, columns, 0), image_size=0, **options)
 
 
