@@ -207,9 +207,8 @@ def _write(folder: Path, found: Generated, ends: np.ndarray | None) -> None:
     images = {name: array for name, array in found.arrays.items() if array.ndim == 4}
     if "samples" in images:
         shown = images["samples"][:DRAWN]
-        _save_picture(
-            folder / "samples.png", [list(part) for part in np.split(shown, range(_side(len(shown)), len(shown), _side(len(shown))))]
-        )
+        columns = _side(len(shown))
+        _save_picture(folder / "samples.png", [list(shown[i : i + columns]) for i in range(0, len(shown), columns)])
     if "interpolations" in images and ends is not None:
         rows = images["interpolations"].reshape(-1, FRAMES, *images["interpolations"].shape[1:])[: DRAWN // FRAMES]
         _save_picture(folder / "interpolations.png", [[ends[2 * i], None, *row, None, ends[2 * i + 1]] for i, row in enumerate(rows)])
@@ -233,9 +232,10 @@ def in_words(found: Generated, out: Path) -> str:
         what = f"{len(array) // FRAMES} rows of {FRAMES}, each {shape}" if name == "interpolations" else f"{len(array)} of {shape}"
         if name == "reconstructions":
             what += f", mean squared error {found.about[name]['mean_squared_error']:.4g}"
-        picture = out / ("reconstructions.png" if name == "originals" else f"{name}.png")
-        shown = "" if array.ndim == 2 or len(array) <= DRAWN else f" (the first {DRAWN})"
-        lines.append(f"{name:<15}  {what}: {out / f'{name}.npy'}{'' if array.ndim == 2 else f', {picture}'}{shown}")
+        files = str(out / f"{name}.npy")
+        if array.ndim == 4 and name != "originals":  # they stand beside the reconstructions
+            files += f", {out / f'{name}.png'}{f' (the first {DRAWN})' if len(array) > DRAWN else ''}"
+        lines.append(f"{name:<15}  {what}: {files}")
     return "\n".join(lines)
 
 
