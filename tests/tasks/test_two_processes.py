@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,16 +48,50 @@ CASES += [("instance_discrimination", {"dictionary": name}) for name in ("bank",
 CASES += [("rotation", {"target": "circle"})]
 
 
+# Starting a process costs more than training here, so one pair trains for all methods.
+ONE_OF_TWO = """
+import json, sys
+from selfsup.tasks.pretrain import pretrain
+for line in sys.stdin:
+    try:
+        pretrain(quiet=True, **json.loads(line))
+        print("done", flush=True)
+    except Exception as error:
+        print(repr(error), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def both() -> Iterator[Callable[..., None]]:
+    """`pretrain` in two processes that torchrun could have started."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    pair = []
+    for rank in range(2):
+        place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+        pair.append(subprocess.Popen([sys.executable, "-c", ONE_OF_TWO], env=os.environ | place, **streams))
+
+    def train(**settings: Any) -> None:
+        for process in pair:
+            process.stdin.write(json.dumps(settings, default=str) + "\n")
+            process.stdin.flush()
+        assert [process.stdout.readline().strip() for process in pair] == ["done", "done"]
+
+    yield train
+    for process in pair:
+        process.kill()
+        process.communicate()
+
+
 @pytest.mark.parametrize(("method", "options"), CASES)
-def test_two_processes_equal_one(method: str, options: dict[str, str], material: Any, as_arguments: Any, tmp_path: Path) -> None:
+def test_two_processes_equal_one(method: str, options: dict[str, str], both: Any, material: Any, tmp_path: Path) -> None:
     data, fitting = material(method)
-    options = {**options, **fitting}
     settings = {"batch_size": 16, "steps": STEPS, "precision": "fp32", "optimizer": "sgd", "lr": SMALL_STEPS.get(method, 2e-3)}
-    pretrain(data, method, out=tmp_path / "1", quiet=True, **settings, **options)
-    done = subprocess.run(
-        command(method, data, tmp_path / "2", 2, STEPS, *as_arguments(options)), check=True, capture_output=True, text=True
-    )
-    assert done.stdout == f"{tmp_path / '2'}\n"
+    settings |= {**options, **fitting}
+    pretrain(data, method, out=tmp_path / "1", quiet=True, **settings)
+    both(data=data, method=method, out=tmp_path / "2", **settings)
     np.testing.assert_allclose(losses(tmp_path / "2"), losses(tmp_path / "1"), rtol=1e-5, atol=1e-6)
     one, two = (load_tensors(checkpoint_path(tmp_path / str(n) / "checkpoints", STEPS), "model") for n in (1, 2))
     assert one.keys() == two.keys()
@@ -67,7 +103,8 @@ def test_a_killed_process_is_survived(images: Path, tmp_path: Path) -> None:
     """The supervisor ends the other one, starts both again from the newest checkpoint, and the weights are those of an undisturbed run."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     more = ("--checkpoint-minutes", "0.0000001")
-    subprocess.run(command("simclr", images, whole, 2, 30, *more), check=True, capture_output=True)
+    done = subprocess.run(command("simclr", images, whole, 2, 30, *more), check=True, capture_output=True, text=True)
+    assert done.stdout == f"{whole}\n"
     with subprocess.Popen(command("simclr", images, broken, 2, 30, *more), stderr=subprocess.PIPE, text=True) as supervisor:
         while len(steps_saved(broken / "checkpoints")) < 2:
             assert supervisor.poll() is None
