@@ -1,10 +1,12 @@
 """A run that is killed and resumed is the run that was never disturbed, bit for bit, for every method."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ def selfsup(*arguments: str) -> list[str]:
 
 
 def start(method: str, data: Path | str, run: Path, *more: str) -> list[str]:
-    # A checkpoint after every step, so that a kill falls on one; four steps are an epoch, so that the order of the data turns over.
+    # A checkpoint after every step, so that there are several.
     size = ["--batch-size", "10", "--steps", str(STEPS), "--checkpoint-minutes", "0.0000001"]
     return selfsup("pretrain", method, str(data), "--out", str(run), *size, *more)
 
@@ -40,20 +42,50 @@ def trace(run: Path) -> list[tuple[int, float]]:
     return [(line["step"], line["loss"]) for line in lines if "loss" in line]
 
 
+# Starting a process costs more than training here, so those that are to be killed are forked from one that has imported everything.
+FORKING = """
+import json, os, sys
+from selfsup.tasks.pretrain import pretrain
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        pretrain(quiet=True, **json.loads(line))
+        os._exit(0)
+    print(child, flush=True)
+    os.waitpid(child, 0)
+    print("ended", flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def forking() -> Iterator[subprocess.Popen]:
+    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    with subprocess.Popen([sys.executable, "-c", FORKING], **streams) as process:  # type: ignore[call-overload]
+        yield process
+        process.kill()
+
+
 @pytest.mark.parametrize("method", METHODS)
-def test_killed_and_resumed_equals_undisturbed(method: str, material: Any, as_arguments: Any, tmp_path: Path) -> None:
+def test_killed_and_resumed_equals_undisturbed(method: str, forking: Any, material: Any, tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     data, settings = material(method)
-    pretrain(data, method, out=whole, batch_size=10, steps=STEPS, quiet=True, **settings)
-    command = [*start(method, data, broken, *as_arguments(settings)), "--quiet"]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
-        checkpoints = broken / "checkpoints"
-        while len(steps_saved(checkpoints)) < 2:
-            assert process.poll() is None, "it ended before it could be killed"
-            time.sleep(0.002)
-        while not list(checkpoints.glob(".*.tmp")) and process.poll() is None:  # a checkpoint that is being written
-            pass
-        process.send_signal(signal.SIGKILL)
+    settings |= {"data": data, "method": method, "batch_size": 10, "steps": STEPS}
+    pretrain(out=whole, quiet=True, **settings)
+    # A checkpoint after every step, so that a kill falls on one; four steps are an epoch, so that the order of the data turns over.
+    forking.stdin.write(json.dumps({**settings, "out": str(broken), "checkpoint_minutes": 1e-7}) + "\n")
+    forking.stdin.flush()
+    child, checkpoints = int(forking.stdout.readline()), broken / "checkpoints"
+
+    def runs() -> bool:
+        return Path(f"/proc/{child}").exists()
+
+    while len(steps_saved(checkpoints)) < 2:
+        assert runs(), "it ended before it could be killed"
+        time.sleep(0.002)
+    while not list(checkpoints.glob(".*.tmp")) and runs():  # a checkpoint that is being written
+        pass
+    os.kill(child, signal.SIGKILL)
+    assert forking.stdout.readline() == "ended\n"
     assert not (broken / "encoder").exists(), "the kill came too late to test anything"
     pretrain(resume=broken, quiet=True)
     assert trace(broken) == trace(whole)
