@@ -14,8 +14,16 @@ _HOMES = {
     "evaluate": "selfsup.tasks.evaluate",
     "compare": "selfsup.tasks.compare",
     "distill": "selfsup.tasks.distill",
+    "denoise": "selfsup.tasks.pictures",
+    "inpaint": "selfsup.tasks.pictures",
+    "colorize": "selfsup.tasks.pictures",
     "detect": "selfsup.tasks.detect",
     "one_class": "selfsup.tasks.one_class",
+    "compress": "selfsup.tasks.compress",
+    "decompress": "selfsup.tasks.compress",
+    "finetune": "selfsup.tasks.finetune",
+    "predict": "selfsup.tasks.classifier",
+    "generate": "selfsup.tasks.generate",
     "SSLTransformer": "selfsup.tasks.sklearn",
 }
 __all__ = list(_HOMES)

@@ -21,6 +21,9 @@ from selfsup.tasks.plan import method_options
 from selfsup.tasks.pretrain import pretrain
 
 DATA = "A folder, .zip, .tar, .npy, .npz, parquet or .csv; a folder in an archive as data.zip/train, classes as data.csv?label=COLUMN."
+TEXT_DATA = "A .txt, .jsonl, .parquet or .conllu file, also as .gz, or a folder of them."
+OF_TEXT = ("tokenizer", "vocabulary_size", "sequence_length", "column", "documents", "lowercase")
+OF_IMAGES = ("image_size", "channels", "workers", "cache")
 FROM_PYTHON_ONLY = ("data", "method", "resume", "allow_data_change", "options")
 PLAIN = (int, float, str, bool, Path, type(None))
 
@@ -33,8 +36,11 @@ def method_command(method: str, show: Callable[[Path], None]) -> Callable[..., N
         show: prints a finished run.
     """
     cls = method_class(method)
-    common = {name: p for name, p in inspect.signature(pretrain).parameters.items() if name not in FROM_PYTHON_ONLY}
-    data = inspect.Parameter("data", inspect.Parameter.POSITIONAL_ONLY, annotation=Annotated[str, Parameter(help=DATA)])
+    facts = describe(method)
+    other = OF_IMAGES if facts.modality == "text" else OF_TEXT
+    common = {name: p for name, p in inspect.signature(pretrain).parameters.items() if name not in (*FROM_PYTHON_ONLY, *other)}
+    about = TEXT_DATA if facts.modality == "text" else DATA
+    data = inspect.Parameter("data", inspect.Parameter.POSITIONAL_ONLY, annotation=Annotated[str, Parameter(help=about)])
     own = _options(cls.__init__, method_options(method), cls.__doc__, f"Options of {method}")
     every = _options(pretrain, common, pretrain.__doc__, "Options of every method")
 
@@ -42,11 +48,11 @@ def method_command(method: str, show: Callable[[Path], None]) -> Callable[..., N
         run = pretrain(data, method, **arguments)
         if arguments.get("dry_run"):
             print(describe_plan(json.loads((run.path / "plan.json").read_text())))
-            print(f"{'views':<11}  {run.path / 'views.png'}")
+            for views in sorted(run.path.glob("views.*")):
+                print(f"{'views':<11}  {views}")
         else:
             show(run.path)
 
-    facts = describe(method)
     command.__doc__ = f"{facts.title} {facts.paper}\n\nHidden: {facts.hidden}\n\nShown: {facts.shown}\n\nPredicted: {facts.predicted}"
     command.__annotations__ = {}  # the signature has them all
     setattr(command, "__signature__", inspect.Signature([data, *own, *every]))  # noqa: B010 - a function has no such attribute to a checker

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 Batch = dict[str, Tensor]
 """Tensors that share their first axis. Raw images: "image" (B, C, H, W) uint8, and "size" (B, 2) int64, the height and
-width that each image fills of its canvas, absent where all fill it. Raw vectors: "vector" (B, D) float32. Where the data has
-classes: "label" (B,) int64, -1 for unknown. Always: "index" (B,) int64, the item's number in the data."""
+width that each image fills of its canvas, absent where all fill it. Raw vectors: "vector" (B, D) float32. Text: "text" (B, T)
+int64, token numbers. Where the data has classes: "label" (B,) int64, -1 for unknown. Always: "index" (B,) int64, the item's
+number in the data."""
 
 NO_METRICS: Mapping[str, Tensor] = {}
 
@@ -21,13 +22,14 @@ NO_METRICS: Mapping[str, Tensor] = {}
 class Encoder(nn.Module):
     """A network from a clean input to one vector; it knows no paper.
 
-    Images come as (B, C, H, W) float in [0, 1], vectors as (B, D) float; standardising them is the encoder's first layer.
+    Images come as (B, C, H, W) float in [0, 1], vectors as (B, D) float; standardising them is the encoder's first layer. Text comes
+    as (B, T) int64 token numbers.
 
     Attributes:
         width: length of the vector that `forward` returns.
         spec: what builds the same network again, as JSON can hold it: "name", "channels" and "image_size", "pool" of a ViT that
-            averages its patches, "patches" where it sees an image as a grid of patches, and "head" where it keeps layers of the head it
-            was trained with.
+            averages its patches, "patches" where it sees an image as a grid of patches, "head" where it keeps layers of the head it
+            was trained with, "sees" where it sees no colours, and "split" where it is two networks that see some channels each.
     """
 
     width: int
@@ -49,6 +51,8 @@ class Recipe:
         warmup: fraction of the run in which the rate climbs from zero, 0 to 1.
         clip: largest gradient norm of a player, infinite for none.
         encoder: the network this paper is known for, used where the user names none.
+        tokenizer: of text, learned where the user names none: "wordpiece", "bpe", "character" or "word".
+        sequence_length: of text, tokens in an item.
     """
 
     optimizer: Literal["adamw", "sgd", "lars"] = "adamw"
@@ -61,6 +65,28 @@ class Recipe:
     warmup: float = 0.05
     clip: float = float("inf")
     encoder: str = "small"
+    tokenizer: str = "wordpiece"
+    sequence_length: int = 128
+
+
+class Vocabulary(NamedTuple):
+    """What a method of text knows of its tokens; V of them in all.
+
+    Attributes:
+        size: V.
+        pad, unknown, start, end, mask: numbers of the special tokens, -1 where there is none.
+        special: (V,) bool, tokens that stand for no text.
+        continues: (V,) bool, tokens that go on with a word that has begun.
+    """
+
+    size: int
+    pad: int
+    unknown: int
+    start: int
+    end: int
+    mask: int
+    special: Tensor
+    continues: Tensor
 
 
 class Update(NamedTuple):
@@ -78,11 +104,20 @@ class Method(nn.Module):
         encoder: what the user keeps.
         views: raw batch -> what is shown and what is hidden; on the device, holds no network, draws from the generator only.
         recipe: the paper's optimiser settings.
+        any_size: whether its abilities (see `selfsup.abilities`) take images of any height and width.
+        resizes: whether its images may be resized; where not, as what is learned is in single pixels, larger ones are cut.
     """
 
     encoder: Encoder
     views: Callable[[Batch, torch.Generator], Batch]
     recipe: ClassVar[Recipe] = Recipe()
+    any_size: ClassVar[bool] = False
+    resizes: ClassVar[bool] = True
+
+    @classmethod
+    def layout(cls, options: Mapping[str, Any]) -> Literal["packed", "stream", "sentences", "pairs"]:  # noqa: ARG003
+        """How text is cut into items for the method with these options of its own; see `selfsup.data.tokens.TextStore`."""
+        return "packed"
 
     def loss(self, views: Batch) -> Tensor:
         """Scalar cost of a wrong guess. Random numbers here come from torch's global generator, seeded anew at every step."""

@@ -87,6 +87,21 @@ def test_evaluate_prints_one_object_with_four_rows(trained: Path, images: Path, 
     assert (trained / "evaluation.json").is_file()
 
 
+def test_finetune_makes_a_classifier_that_predicts(trained: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, where = tmp_path / "cats", ["--train", str(images), "--test", str(images)]
+    short = ["--labels", "4", "--steps", "2", "--lr", "1e-3", "--json", "--quiet"]
+    assert run(["finetune", str(trained), *where, "--out", str(out), *short]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["how"], said["labels"], said["test_items"], said["classes"]) == ("layerwise", 8, 24, ["dark", "light"])
+    assert 0 <= said["scratch"]["accuracy"]["low"] < said["scratch"]["accuracy"]["high"] <= 1
+    assert run(["predict", str(out), str(images), "--out", str(tmp_path / "p.csv")]) == 0
+    assert "24 items" in capsys.readouterr().out
+    lines = (tmp_path / "p.csv").read_text().splitlines()
+    assert lines[0] == "name,class,probability"
+    assert len(lines) == 25
+    assert run(["verify", str(out)]) == 0
+
+
 def test_dry_run_says_the_plan_and_trains_nothing(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["pretrain", "moco", str(images), "--dry-run", "--batch-size", "8", "--out", str(tmp_path / "run")]) == 0
     text = capsys.readouterr().out
@@ -127,6 +142,17 @@ MISTAKES = {
     "unknown protocol": (["evaluate", "RUN", "--train", "DATA", "--test", "DATA", "--protocol", "knnn"], 2, "knnn"),
     "nothing to embed": (["embed", "RUN", "EMPTY", "--out", "v.npy"], 3, "no images"),
     "strange ending": (["embed", "RUN", "DATA", "--out", "v.txt"], 2, "ends in .npy or .parquet"),
+    "finetune without labels": (["finetune", "RUN", "--train", "FLAT", "--out", "c"], 2, "no labels"),
+    "finetune on more labels than there are": (
+        ["finetune", "RUN", "--train", "DATA", "--out", "c", "--labels", "13"],
+        2,
+        "choose 12 or less",
+    ),
+    "finetune into a run": (["finetune", "RUN", "--train", "DATA", "--out", "RUN"], 2, "not empty; choose another --out"),
+    "no classifier": (["predict", "RUN", "DATA", "--out", "p.csv"], 2, "no classifier/ in it"),
+    "predictions as text": (["predict", "RUN", "DATA", "--out", "p.txt"], 2, "ends in .csv"),
+    "a method that makes nothing": (["generate", "RUN", "DATA", "--out", "made"], 2, "a run of simclr cannot generate anything"),
+    "making the impossible": (["generate", "RUN", "--out", "made", "--what", "songs"], 2, "samples, interpolations, reconstructions"),
     "not a run": (["report", "EMPTY"], 2, "no config.json"),
     "nothing to verify": (["verify", "EMPTY"], 2, "neither encoder/ nor checkpoints/"),
     "too many bad files": (["pretrain", "simclr", "BAD"], 3, "--max-bad"),

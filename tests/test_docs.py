@@ -66,12 +66,13 @@ def test_the_commands_and_the_python_of_the_readme_run(tmp_path: Path) -> None:
     (tmp_path / "example.py").write_text(python.replace("minutes=10", "steps=2, batch_size=8"))
     commands = re.findall(r"^(selfsup [a-z]+ .*?)  +#.*$", readme, re.MULTILINE)
     verbs = [command.split()[1] for command in commands]
-    assert verbs == ["pretrain", "pretrain", "embed", "evaluate", "detect", "verify", "compare"]
+    assert verbs == ["pretrain", "pretrain", "embed", "evaluate", "finetune", "predict", "detect", "verify", "compare"]
     short = commands[0].replace("--minutes 10", "--steps 2 --batch-size 8")
     assert short != commands[0]
     few = commands[3] + " --protocol knn,linear --scratch-images 64"
-    contest = commands[6].replace("--minutes 10", "--images 16 --seeds 1")
-    for command in [short, *commands[1:3], few, *commands[4:6], contest]:
+    tuned = commands[4] + " --steps 2 --lr 1e-3"
+    contest = commands[8].replace("--minutes 10", "--images 16 --seeds 1")
+    for command in [short, *commands[1:3], few, tuned, *commands[5:8], contest]:
         done = subprocess.run([sys.executable, "-m", *command.split()], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, command + done.stderr
     # kNN alone: the whole table takes a minute, and other tests make it

@@ -14,7 +14,7 @@ COMMON = {"method", "abilities", "distributed", "losses"}
 MAY = {
     "data": set(),
     "views": set(),
-    "models": set(),
+    "models": {"views"},
     "methods": {"views", "models"},
     "engine": set(),
     "evaluation": {"data", "views", "engine"},

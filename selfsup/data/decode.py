@@ -68,6 +68,7 @@ class Target:
         max_pixels: larger images are refused before decoding.
         range16: (low, high) that become 0 and 255 where values are unsigned 16-bit.
         range_float: the same where they have no natural limits.
+        shrink: whether a longer side is shrunk to `limit`; otherwise each side is cut to it, evenly at both ends, and no pixel changes.
     """
 
     limit: int
@@ -76,6 +77,7 @@ class Target:
     max_pixels: int
     range16: tuple[float, float] = (0.0, 65535.0)
     range_float: tuple[float, float] = (0.0, 1.0)
+    shrink: bool = True
 
 
 def head(raw: Raw, max_pixels: int) -> tuple[int, int, int, int]:
@@ -119,6 +121,8 @@ def pixels(raw: Raw, target: Target) -> UInt8[np.ndarray, "C h w"]:
     with _quiet():
         image = _open(raw, target.max_pixels)
         orientation = _orientation(image)
+        if not target.shrink and max(image.size) > target.limit:
+            image = image.crop(_middle(image.height, image.width, target.limit))
         height, width = fitted(image.height, image.width, target.limit)
         if image.size != (width, height) and isinstance(image, JpegImagePlugin.JpegImageFile):
             image.draft(None, (2 * width, 2 * height))  # type: ignore[arg-type] decodes at 1/2, 1/4 or 1/8, still twice what is needed
@@ -203,7 +207,17 @@ def _eight_bits(image: Image.Image, target: Target) -> Image.Image:
     return image if mode in ("L", "RGB") else image.convert("RGB")
 
 
+def _middle(height: int, width: int, limit: int) -> tuple[int, int, int, int]:
+    """Left, upper, right and lower edge of what is left where no side may exceed `limit`."""
+    h, w = min(height, limit), min(width, limit)
+    top, left = (height - h) // 2, (width - w) // 2
+    return left, top, left + w, top + h
+
+
 def _array_pixels(raw: np.ndarray, target: Target) -> np.ndarray:
+    if not target.shrink:
+        left, top, right, bottom = _middle(raw.shape[0], raw.shape[1], target.limit)
+        raw = raw[top:bottom, left:right]
     height, width = fitted(raw.shape[0], raw.shape[1], target.limit)
     values = eight_bit_values(raw, target)  # (H, W, C) float or uint8
     if (height, width) != raw.shape[:2]:

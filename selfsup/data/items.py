@@ -20,6 +20,7 @@ from selfsup.data.prepare import batch
 from selfsup.data.schema import Schema
 from selfsup.data.sources import Source
 from selfsup.data.tables import TableSource
+from selfsup.data.tokenizer import Tokenizer
 from selfsup.method import Batch
 
 
@@ -112,12 +113,12 @@ class StreamedStore:
 
 @dataclass(frozen=True, eq=False)
 class Items:
-    """Data without order: N images or vectors, by number. Made by `open_data`; read-only; may be sent to another process.
+    """Data without order: N images, vectors or texts, by number. Made by `open_data`; read-only; may be sent to another process.
 
     Attributes:
-        kind: "image" or "vector".
-        shape: of one canvas, (C, H, W), or (D,).
-        image_size: side of the square that training should use if nobody says otherwise, in pixels; 0 for vectors.
+        kind: "image", "vector" or "text".
+        shape: of one canvas, (C, H, W), or (D,), or (T,) tokens.
+        image_size: side of the square that training should use if nobody says otherwise, in pixels; 0 for vectors and text.
         labels: (N,) int64 numbers of `classes`, -1 for unknown; None where the data has no classes.
         classes: names of the classes.
         names: N names to show: relative paths, or "row 17".
@@ -127,9 +128,10 @@ class Items:
         value_range: (low, high) that became 0 and 255, where values had more than 8 bits; give it to `open_data` for data that must match.
         refused: how many of `skipped` are images or rows that were lost.
         table: what the places of a vector mean, where it is a row of a table.
+        tokenizer: of text.
     """
 
-    kind: Literal["image", "vector"]
+    kind: Literal["image", "vector", "text"]
     shape: tuple[int, ...]
     image_size: int
     labels: np.ndarray | None
@@ -143,6 +145,7 @@ class Items:
     sizes: np.ndarray | None  # (N, 2) int32 height and width within the canvas, None where all fill it
     value_range: tuple[float, float] | None = None
     refused: int = 0
+    tokenizer: Tokenizer | None = None
     table: Schema | None = None
 
     def __len__(self) -> int:
@@ -154,7 +157,8 @@ class Items:
         Args:
             index: (B,) integers, 0 to N - 1, in any order.
         Returns:
-            "image" (B, C, H, W) uint8 and "size" (B, 2) int64, or "vector" (B, D) float32; "label" where there are classes; "index".
+            "image" (B, C, H, W) uint8 and "size" (B, 2) int64, "vector" (B, D) float32, or "text" (B, T) int64 token numbers; "label"
+            where there are classes; "index".
         Raises:
             ValueError: a number out of range.
             BadDataError: an image that is decoded on the fly cannot be read any more.

@@ -36,6 +36,7 @@ def open_data(
     workers: int | None = None,
     progress: Callable[[str, int, int], None] | None = None,
     value_range: tuple[float, float] | None = None,
+    shrink: bool = True,
     table: Schema | None = None,
 ) -> Items:
     """Open images or vectors: list them, read all headers, decode each image once into a memory-mapped cache.
@@ -45,7 +46,7 @@ def open_data(
             array (N, H, W, C), (N, H, W) or (N, D), tensor (N, C, H, W), or a map-style torch Dataset. Of tables, "table.csv?label=COLUMN"
             names the column of the classes; see `selfsup.data.tables`.
         image_size: side of the square that training will use, in pixels; None for the median of the shorter sides, at most `largest`.
-            Images are kept with a longer side of up to 1.5 times that, and never enlarged.
+            Images are kept with a longer side of up to 1.5 times that, and never enlarged; see also `shrink`.
         largest: limit of an `image_size` that is not given.
         channels: 1 or 3; None for 1 where every image is grey, else 3. Arrays may have any number.
         cache: keep decoded images on disk; False decodes them for every batch, after checking each once.
@@ -55,6 +56,7 @@ def open_data(
         workers: decoding processes; None for one per core where there is enough to do.
         progress: called with (what, done, total).
         value_range: (low, high) that become 0 and 255 where values have more than 8 bits; None to learn it from the data.
+        shrink: larger images are shrunk; otherwise their middle is kept as it is, pixel by pixel.
         table: what the columns of a table must be, as `Items.table` of another; None to learn it from the data.
     Raises:
         BadDataError: nothing readable, more bad images than `max_bad`, or a damaged archive.
@@ -80,7 +82,7 @@ def open_data(
     with pool_for(source, workers) as pool:
         heads, bad = _inspect(source, pool, root, max_pixels, progress)
         _limit_bad(source, bad, max_bad)
-        planned = plan(source, heads, image_size, largest, channels, max_pixels, value_range)
+        planned = plan(source, heads, image_size, largest, channels, max_pixels, value_range, shrink)
         store, worse = _store(source, pool, planned, root, progress)
     bad = bad | worse
     _limit_bad(source, bad, max_bad)
@@ -130,7 +132,8 @@ def _store(source: Source, pool: Pool, planned: Plan, root: Path | None, progres
         (folder / "bad.json").write_text(json.dumps(list(bad.items())))
 
     ranges = "-".join(f"{value:g}" for value in (*target.range16, *target.range_float))
-    key = f"{source.listing.fingerprint}-{target.limit}x{target.channels}-{ranges}-p{target.max_pixels}-v{_VERSION}"
+    way = "" if target.shrink else "-cut"
+    key = f"{source.listing.fingerprint}-{target.limit}x{target.channels}{way}-{ranges}-p{target.max_pixels}-v{_VERSION}"
     folder = entry(root, key, build, nbytes=int(np.prod(shape)))
     return MappedStore(folder / "images.npy"), dict(json.loads((folder / "bad.json").read_text()))
 

@@ -179,7 +179,14 @@ class Plan(NamedTuple):
 
 
 def plan(
-    source: Source, heads: np.ndarray, image_size: int | None, largest: int, channels: int | None, max_pixels: int, value_range: Any
+    source: Source,
+    heads: np.ndarray,
+    image_size: int | None,
+    largest: int,
+    channels: int | None,
+    max_pixels: int,
+    value_range: Any,
+    shrink: bool = True,
 ) -> Plan:
     """Decide on size, channels and range of values from all headers.
 
@@ -191,10 +198,11 @@ def plan(
     if image_size is None:
         image_size = max(1, min(int(np.median(np.minimum(height, width))), largest))
     limit = math.ceil(1.5 * image_size)
-    sizes = _fitted(height, width, limit)
+    sizes = _fitted(height, width, limit) if shrink else np.minimum(heads[items, :2], limit)
     canvas = (int(sizes[:, 0].max()), int(sizes[:, 1].max()))
     ranges = [value_range or _range(source, heads, kind, max_pixels) for kind in (SIXTEEN, FLOAT)]
-    return Plan(image_size, Target(limit, _channels(heads[items, 2], channels), canvas, max_pixels, *ranges), items, sizes)
+    target = Target(limit, _channels(heads[items, 2], channels), canvas, max_pixels, *ranges, shrink=shrink)
+    return Plan(image_size, target, items, sizes)
 
 
 def _fitted(height: np.ndarray, width: np.ndarray, limit: int) -> np.ndarray:

@@ -1,13 +1,13 @@
 """One optimiser a player, and the learning rate as a function of progress."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from selfsup.method import Method, Recipe
+from selfsup.method import Encoder, Method, Recipe
 
 
 class LARS(Optimizer):
@@ -41,8 +41,11 @@ class LARS(Optimizer):
                 w.sub_(state["momentum"])
 
 
-def make_optimizers(method: Method, recipe: Recipe) -> dict[str, Optimizer]:
+def make_optimizers(method: Method, recipe: Recipe, rates: Mapping[nn.Parameter, float] | None = None) -> dict[str, Optimizer]:
     """An optimiser for each player; parameters with `requires_grad=False` are in none.
+
+    Args:
+        rates: what a parameter's learning rate is multiplied by, 1 for those that are not in it.
 
     Raises:
         ValueError: a player has nothing to train, or two players share a parameter.
@@ -57,16 +60,17 @@ def make_optimizers(method: Method, recipe: Recipe) -> dict[str, Optimizer]:
             if id(p) in owner:
                 raise ValueError(f'parameter "{name}" belongs to the players "{owner[id(p)]}" and "{player}"; give it to one of them')
             owner[id(p)] = player
-        optimizers[player] = _optimizer([p for _, p in named], recipe)
+        optimizers[player] = _optimizer([p for _, p in named], recipe, rates or {})
     return optimizers
 
 
-def _optimizer(params: list[nn.Parameter], recipe: Recipe) -> Optimizer:
-    # Vectors are biases, normalisation and tokens: decay pulls matrices and kernels only.
-    groups: list[dict] = [
-        {"params": [p for p in params if p.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in params if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+def _optimizer(params: list[nn.Parameter], recipe: Recipe, rates: Mapping[nn.Parameter, float]) -> Optimizer:
+    groups: list[dict] = []
+    for rate in dict.fromkeys(rates.get(p, 1.0) for p in params):
+        same = [p for p in params if rates.get(p, 1.0) == rate]
+        # Vectors are biases, normalisation and tokens: decay pulls matrices and kernels only, and LARS adapts those only.
+        groups.append({"params": [p for p in same if p.ndim > 1], "weight_decay": recipe.weight_decay, "rate": rate})
+        groups.append({"params": [p for p in same if p.ndim <= 1], "weight_decay": 0.0, "rate": rate, "adapt": False})
     if recipe.optimizer == "adamw":
         return AdamW(groups, lr=recipe.lr, betas=(recipe.momentum, recipe.beta2), fused=True)
     if recipe.optimizer == "sgd":
@@ -76,7 +80,6 @@ def _optimizer(params: list[nn.Parameter], recipe: Recipe) -> Optimizer:
                 sgd.state[p]["momentum_buffer"] = torch.zeros_like(p)
         return sgd
     if recipe.optimizer == "lars":
-        groups[1]["adapt"] = False
         return LARS(groups, lr=recipe.lr, momentum=recipe.momentum)
     raise ValueError(f'no optimizer "{recipe.optimizer}"; there are adamw, sgd and lars')
 
@@ -97,11 +100,52 @@ def learning_rate(recipe: Recipe, progress: float) -> float:
     return recipe.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, after)))
 
 
+def layerwise_rates(network: nn.Module, decay: float) -> dict[nn.Parameter, float]:
+    """For fine-tuning: decay^depth for each parameter; depth is 1 in the last block and grows towards the input (1801.06146, 2003.10555).
+
+    Blocks are found from the network's children, in the order in which they were defined, which must be that of the data. Where a single
+    child holds all parameters, its children are looked at instead; a Sequential, a ModuleList or an encoder stands for its own children. A
+    child with a matrix or kernel begins a block, one with vectors only (normalisation, say) belongs to the block before; parameters of the
+    network itself (tokens, positions) belong to the first.
+
+    Args:
+        network: an encoder; `small` has 4 blocks, a ResNet-18 9, a ViT 13.
+        decay: above 0, 1 for the same rate everywhere; 2111.06377 has 0.75 for ViTs.
+
+    Raises:
+        ValueError: another decay.
+    """
+    if not 0 < decay <= 1:
+        raise ValueError(f"the decay of learning rates with depth must be above 0 and at most 1, got {decay}")
+    top = _children(network)
+    while len(top) == 1 and (inner := _children(top[0])):
+        top = inner
+    blocks: list[list[nn.Parameter]] = [[]]
+    for child in _spread(top):
+        own = list(child.parameters())
+        if blocks[-1] and any(p.ndim > 1 for p in own):
+            blocks.append([])
+        blocks[-1] += own
+    depths = {p: len(blocks) - i for i, block in enumerate(blocks) for p in block}
+    return {p: decay ** depths.get(p, len(blocks)) for p in network.parameters()}
+
+
+def _children(module: nn.Module) -> list[nn.Module]:
+    return [child for child in module.children() if next(child.parameters(), None) is not None]
+
+
+def _spread(modules: list[nn.Module]) -> list[nn.Module]:
+    found = []
+    for module in modules:
+        found += _spread(_children(module)) if isinstance(module, nn.Sequential | nn.ModuleList | Encoder) else [module]
+    return found
+
+
 def set_learning_rate(optimizers: dict[str, Optimizer], lr: float) -> None:
-    """The same rate for every player and group."""
+    """The same rate for every player and group, but for what the group's own is multiplied by."""
     for optimizer in optimizers.values():
         for group in optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["rate"]
 
 
 def clip_gradients(params: list[nn.Parameter], largest: float) -> Tensor:

@@ -6,6 +6,7 @@ Axes: N training rows, M test rows, D width, C classes, S seeds.
 import math
 from collections.abc import Sequence
 from functools import cache
+from statistics import NormalDist
 from typing import NamedTuple
 
 import torch
@@ -64,7 +65,9 @@ def few_label(
     for count in usable_counts(train_y, counts):
         rows = torch.stack([labelled_rows(train_y, count, seed) for seed in range(seeds)])
         # All draws at once, unless there are very many classes.
-        w = torch.cat([_fit(train_z[part], y[part], len(names)) for part in rows.split(max(1, DRAWS // (len(names) * train_z.shape[1])))])
+        w = torch.cat(
+            [fit_heads(train_z[part], y[part], len(names)) for part in rows.split(max(1, DRAWS // (len(names) * train_z.shape[1])))]
+        )
         right = [
             (names[logits_of(part.expand(seeds, -1, -1), w)[:, 0].argmax(dim=2)] == truth).sum(dim=1)
             for part, truth in zip(test_z.split(2048), test_y.split(2048), strict=True)
@@ -138,14 +141,37 @@ def t_quantile(level: float, freedom: int) -> float:
     return math.sqrt(freedom) * math.tan(low)
 
 
-def _fit(x: Float[Tensor, "S n D"], y: Int[Tensor, "S n"], classes: int) -> Tensor:
-    """Weights (S, 1, D + 1, C) of each draw, its penalty chosen within the draw; rows are ordered by class, all classes of one size."""
-    sets, n, _ = x.shape
-    count = n // classes
+def wilson(right: int, n: int, level: float = 0.95) -> Interval:
+    """Fraction right / n and the interval that holds its true value with probability `level` (Wilson, JASA 1927).
+
+    Unlike the mean and its standard error, it stays within [0, 1] and has a length where all n are right.
+
+    Raises:
+        ValueError: not 0 <= right <= n, or n below 1.
+    """
+    if n < 1 or not 0 <= right <= n:
+        raise ValueError(f"a fraction of n items needs n of at least 1 and 0 to n right ones, got {right} of {n}")
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share = right / n
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    reach = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return Interval(share, max(0.0, middle - reach), min(1.0, middle + reach))
+
+
+def fit_heads(x: Float[Tensor, "S n D"], y: Int[Tensor, "S n"], classes: int) -> Float[Tensor, "S 1 width C"]:
+    """Logistic regression on each draw: weights for the D numbers of a row and the bias last (D + 1 in all), as `logits_of` takes them.
+
+    The penalty is chosen within the draw, by 5-fold cross-validation where each class has at least 5 rows, and is 1e-3 elsewhere.
+
+    Args:
+        x: rows in the units of `Scaling`.
+        y: 0 to classes - 1, each of which occurs in each draw.
+    """
+    sets = len(x)
     chosen = torch.full((sets, 1), FALLBACK, dtype=torch.float64, device=x.device)
-    if count >= FOLDS:
-        fold = torch.arange(n, device=x.device) % count % FOLDS  # within each class one fold after the other
-        trained = (fold != torch.arange(FOLDS, device=x.device)[:, None]).to(x.dtype).expand(sets, -1, -1)  # (S, FOLDS, n)
+    if min(int(row.bincount(minlength=classes).min()) for row in y) >= FOLDS:
+        fold = _places(y) % FOLDS  # within each class one fold after the other
+        trained = (fold[:, None] != torch.arange(FOLDS, device=x.device)[:, None]).to(x.dtype)  # (S, FOLDS, n)
         problem, solution, losses = LogisticRegression(x, y, classes, trained), None, []
         truth = y[:, None, :, None].expand(-1, FOLDS, -1, 1)
         for l2 in GRID:  # from strong to weak, each solution starting the next
@@ -155,3 +181,10 @@ def _fit(x: Float[Tensor, "S n D"], y: Int[Tensor, "S n"], classes: int) -> Tens
         chosen = chosen.new_tensor(GRID)[torch.stack(losses).argmin(dim=0)][:, None]
     problem = LogisticRegression(x, y, classes)
     return problem.weights(problem.solve(chosen))
+
+
+def _places(y: Int[Tensor, "S n"]) -> Int[Tensor, "S n"]:
+    """The number of each row among those of its class, from 0."""
+    ordered, order = y.sort(dim=1, stable=True)
+    first = torch.searchsorted(ordered, ordered)  # where each class begins
+    return torch.empty_like(y).scatter_(1, order, torch.arange(y.shape[1], device=y.device) - first)

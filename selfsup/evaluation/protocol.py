@@ -81,7 +81,7 @@ class Protocol:
 def labels_of(items: Items) -> Tensor:
     """(N,) int64 classes; ValueError where the data have none."""
     if items.labels is None or not (items.labels >= 0).any():
-        raise ValueError(f"{items.source} has no labels; evaluation needs classes, for instance one sub-folder for each")
+        raise ValueError(f"{items.source} has no labels; classes are needed, for instance one sub-folder for each")
     return torch.from_numpy(items.labels)
 
 

@@ -26,6 +26,11 @@ class AgainstPCA(NamedTuple):
     width: int  # of the code, and of the PCA
     items: int
 
+    def in_words(self) -> str:
+        """One line for a person."""
+        components = f"{self.width} principal component{'' if self.width == 1 else 's'}"
+        return f"squared error {self.squared_error:.4g} of a value; {self.pca_squared_error:.4g} with {components}"
+
 
 @torch.no_grad()
 def reconstruction_against_pca(

@@ -26,11 +26,22 @@ METHODS: dict[str, str] = {
     "supcon": "SupCon",
     "instance_discrimination": "InstanceDiscrimination",
     "cpc": "CPC",
+    "relative_position": "RelativePosition",
+    "jigsaw": "Jigsaw",
     "rotation": "Rotation",
     "autoencoder": "Autoencoder",
+    "context_encoder": "ContextEncoder",
+    "colorization": "Colorization",
+    "split_brain": "SplitBrain",
     "denoising": "Denoising",
     "stacked_denoising": "StackedDenoising",
+    "neighbor2neighbor": "Neighbor2Neighbor",
+    "vae": "VAE",
+    "discrete_autoencoder": "DiscreteAutoencoder",
     "gan": "GAN",
+    "vqvae": "VQVAE",
+    "bert": "BERT",
+    "gpt": "GPT",
 }
 
 

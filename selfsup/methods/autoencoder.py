@@ -48,7 +48,7 @@ class Autoencoder(Method):
     Args:
         encoder: maps (B, C, S, S) or (B, D) to (B, encoder.width).
         image_size: S, side of an image, in pixels, 8 or more; 0 for vectors.
-        blocks: of rows of a table, the places (start, stop) of every category; see `selfsup.models.table`.
+        categories: of rows of a table, the places (start, stop) of every category; see `selfsup.models.table`.
         code_size: Z, width of a linear layer that makes the code and stays with the encoder; 0: the encoder's own vector is the code. The
             paper's is 30 for digits, 2 for pictures of them.
         reconstruction: squared_error for values of any range, or the paper's cross_entropy for values in [0, 1].
@@ -61,7 +61,7 @@ class Autoencoder(Method):
         encoder: Encoder,
         *,
         image_size: int = 32,
-        blocks: Sequence[tuple[int, int]] = (),
+        categories: Sequence[tuple[int, int]] = (),
         code_size: int = 0,
         reconstruction: ErrorKind = "squared_error",
     ) -> None:
@@ -70,7 +70,7 @@ class Autoencoder(Method):
             raise ValueError(f"code_size must be positive, or 0 for the encoder's own vector, got {code_size}")
         self.encoder = with_head(encoder, code_size=code_size)
         network = decoder(self.encoder.width, channels=input_channels(encoder), image_size=image_size)
-        self.decoder = Reconstruction(network, reconstruction, encoder, image_size, blocks)
+        self.decoder = Reconstruction(network, reconstruction, encoder, image_size, categories)
         self.views = Whole(image_size)
 
     def loss(self, views: Batch) -> Tensor:

@@ -93,7 +93,7 @@ class Denoising(Method):
     Args:
         encoder: f, maps (B, C, S, S) or (B, D) to (B, encoder.width).
         image_size: S, side of an image, in pixels, 8 or more; 0 for vectors.
-        blocks: of rows of a table, the places (start, stop) of every category; see `selfsup.models.table`.
+        categories: of rows of a table, the places (start, stop) of every category; see `selfsup.models.table`.
         corruption: gaussian noise, masking (values become 0), or salt_and_pepper (values become 0 or 1); the paper has all three.
         level: standard deviation of gaussian noise in units of the input, or fraction of replaced values, 0 to 1; papers: 0.1 to 0.5.
         reconstruction: squared_error for values of any range, or cross_entropy for values in [0, 1]; the paper has both.
@@ -111,7 +111,7 @@ class Denoising(Method):
         encoder: Encoder,
         *,
         image_size: int = 32,
-        blocks: Sequence[tuple[int, int]] = (),
+        categories: Sequence[tuple[int, int]] = (),
         corruption: Corruption = "masking",
         level: float = 0.5,
         reconstruction: ErrorKind = "squared_error",
@@ -129,9 +129,9 @@ class Denoising(Method):
             g = TiedDecoder(stack.linears, stack.shape)
         else:
             g = decoder(encoder.width, channels=input_channels(encoder), image_size=image_size)
-        self.decoder = Reconstruction(g, reconstruction, encoder, image_size, blocks)
+        self.decoder = Reconstruction(g, reconstruction, encoder, image_size, categories)
         self.alpha, self.beta = alpha, beta
-        columns = columns_of(input_channels(encoder), blocks) if blocks else None
+        columns = columns_of(input_channels(encoder), categories) if categories else None
         self.views = Corrupted(image_size, corruption, level, smallest_crop, flip, self.decoder.standard_numbers(), columns)
 
     def loss(self, views: Batch) -> Tensor:

@@ -58,8 +58,8 @@ class StackedDenoising(Method):
         image_size: S, side of an image, in pixels; 0 for vectors.
         corruption: gaussian noise, masking (values become 0), or salt_and_pepper (values become 0 or 1); the paper has all three.
         level: of every layer: standard deviation of gaussian noise, or fraction of replaced values, 0 to 1; the paper tries 0.1 to 0.4.
-        reconstruction: of the inputs: squared_error for values of any range, or cross_entropy for values in [0, 1]; what the other layers
-            predict is in [0, 1], and has the cross entropy.
+        reconstruction: of the inputs: squared_error for values of any range, or cross_entropy for values in [0, 1], the paper's for digits;
+            what the other layers predict is in [0, 1], and has the cross entropy.
         alpha: weight of the corrupted values in the error (section 3.6), at least 0; 1 as beta for the plain error.
         beta: weight of the other values, at least 0.
         tied: let a decoder's weights be the transposed ones of its layer, as section 2.1 offers.
@@ -81,7 +81,7 @@ class StackedDenoising(Method):
         image_size: int = 28,
         corruption: Corruption = "masking",
         level: float = 0.25,
-        reconstruction: ErrorKind = "cross_entropy",
+        reconstruction: ErrorKind = "squared_error",
         alpha: float = 1.0,
         beta: float = 1.0,
         tied: bool = False,

@@ -12,9 +12,12 @@ from torch import Tensor, nn
 from selfsup.method import Encoder
 from selfsup.models.normalize import Normalize
 
-ENCODERS = ("small", "resnet18", "resnet34", "resnet50", "vit_tiny", "vit_small", "vit_base", "dcgan", "mlp", "table", "stack")
-"""Names that `build_encoder` knows; "mlp" takes vectors, "table" rows of tables, "stack" vectors and images, all others images."""
+TEXT = ("bert_tiny", "bert_mini", "bert_small", "bert_medium", "bert_base", "gpt_nano", "gpt_mini", "gpt2")
+RESIDUAL = ("small", "resnet18", "resnet34", "resnet50")
+IMAGES = (*RESIDUAL, "vit_tiny", "vit_small", "vit_base", "dcgan", "unet", "vq_2", "vq_4", "vq_8", "vq_16")
 OF_VECTORS = ("mlp", "table", "stack")
+ENCODERS = (*IMAGES, *OF_VECTORS, *TEXT)
+"""Names that `build_encoder` knows: of `OF_VECTORS` "table" takes rows of tables and "stack" images too, those of `TEXT` token numbers."""
 
 
 def build_encoder(
@@ -25,6 +28,9 @@ def build_encoder(
     pool: Literal["class", "mean"] = "class",
     patches: Mapping[str, Any] | None = None,
     head: Mapping[str, Any] | None = None,
+    text: Mapping[str, int] | None = None,
+    sees: str | None = None,
+    split: str | None = None,
     mean: Sequence[float] | Tensor | None = None,
     std: Sequence[float] | Tensor | None = None,
 ) -> Encoder:
@@ -32,12 +38,15 @@ def build_encoder(
 
     Args:
         name: one of `ENCODERS`.
-        channels: C of images (B, C, H, W), or D of vectors (B, D).
-        image_size: side in pixels that it will mostly see; 0 for vectors.
+        channels: C of images (B, C, H, W), D of vectors (B, D), or the vocabulary's size of text (B, T).
+        image_size: side in pixels that it will mostly see; 0 for vectors and text.
         pool: of a ViT, what becomes the vector: its class token, or the mean of its patches' tokens; others have no choice.
         patches: of an encoder of patches, the arguments of `PatchGrid`; None for one of whole images.
         head: of an encoder that keeps layers of its head, the arguments of `EncoderAndHead`; None for one that does not.
-        mean, std: statistics of the data, one number a channel in units of the input; None for the encoder's defaults.
+        text: of text, the most tokens of a document as "length", and the numbers of its special tokens "pad", "start" and "end".
+        sees: "lightness" for an encoder that sees no colours; None for one that sees everything.
+        split: of two networks that see some channels each, which: see `Split`; None for one network.
+        mean, std: statistics of the data, one number a channel in units of the input; None for the encoder's defaults; not for text.
 
     Returns:
         An encoder whose `spec` holds the JSON-able arguments that build the same network again; the statistics are in its buffers.
@@ -51,6 +60,15 @@ def build_encoder(
         raise ValueError(f'no encoder "{name}"; {hint}')
     if channels < 1:
         raise ValueError(f'encoder "{name}" needs at least 1 channel, got channels={channels}')
+    if (name in TEXT) != (text is not None):
+        takes = "text" if name in TEXT else "images or vectors"
+        raise ValueError(f'encoder "{name}" takes {takes}; choose one of {", ".join(TEXT)} for text, another for other data')
+    if text is not None:
+        from selfsup.models.text import text_encoder
+
+        made = text_encoder(name, channels, text)
+        vars(made)["spec"] = {"name": name, "channels": channels, "image_size": 0, "text": dict(text)}
+        return made
     if name in ("mlp", "table") and image_size != 0:
         raise ValueError(f'encoder "{name}" takes vectors, image_size=0, got image_size={image_size}; for images choose small, say')
     if name not in OF_VECTORS and image_size < 1:
@@ -61,10 +79,17 @@ def build_encoder(
     vars(encoder)["spec"] = {"name": name, "channels": channels, "image_size": image_size}
     if pool != "class":
         encoder.spec["pool"] = pool
-    return dress(encoder, patches=patches, head=head)
+    return dress(encoder, patches=patches, head=head, sees=sees, split=split)
 
 
-def dress(encoder: Encoder, *, patches: Mapping[str, Any] | None = None, head: Mapping[str, Any] | None = None) -> Encoder:
+def dress(
+    encoder: Encoder,
+    *,
+    patches: Mapping[str, Any] | None = None,
+    head: Mapping[str, Any] | None = None,
+    sees: str | None = None,
+    split: str | None = None,
+) -> Encoder:
     """Put around an encoder what a method had put around it, as its `spec` says; see `build_encoder`."""
     if patches is not None:
         from selfsup.models.patch_grid import patch_grid
@@ -74,21 +99,52 @@ def dress(encoder: Encoder, *, patches: Mapping[str, Any] | None = None, head: M
         from selfsup.models.kept_head import with_head
 
         encoder = with_head(encoder, **head)
+    if sees is not None:
+        from selfsup.models.lightness import seeing
+
+        encoder = seeing(encoder, sees)
+    if split is not None:
+        from selfsup.models.split import split_encoder
+
+        encoder = split_encoder(encoder, split)
+    return encoder
+
+
+HALVES = ("small", "resnet18", "resnet34", "resnet50", "dcgan")
+"""Encoders that `build_half` knows."""
+
+
+def build_half(name: str, channels: int, image_size: int, mean: list[float] | None = None, std: list[float] | None = None) -> Encoder:
+    """An encoder of that name with half as many planes in every layer; its `spec` has no name, as nothing else builds it.
+
+    Raises:
+        ValueError: there is no half of it.
+    """
+    if name not in HALVES:
+        raise ValueError(f'there are networks of half the width of {", ".join(HALVES)}, got encoder "{name}"')
+    encoder = _build(name, channels, image_size, "class", mean, std, planes=32)
+    vars(encoder)["spec"] = {"channels": channels, "image_size": image_size}
     return encoder
 
 
 def _build(
-    name: str, channels: int, image_size: int, pool: Literal["class", "mean"], mean: list[float] | None, std: list[float] | None
+    name: str,
+    channels: int,
+    image_size: int,
+    pool: Literal["class", "mean"],
+    mean: list[float] | None,
+    std: list[float] | None,
+    planes: int = 64,
 ) -> Encoder:
     kind, _, size = name.partition("_")
     if kind == "small":
         from selfsup.models.small import Small
 
-        return Small(channels=channels, mean=mean, std=std)
+        return Small(channels=channels, planes=planes, mean=mean, std=std)
     if kind.startswith("resnet"):
         from selfsup.models.resnet import ResNet
 
-        return ResNet(int(kind.removeprefix("resnet")), channels=channels, image_size=image_size, mean=mean, std=std)
+        return ResNet(int(kind.removeprefix("resnet")), channels=channels, image_size=image_size, planes=planes, mean=mean, std=std)
     if kind == "vit":
         from selfsup.models.vit import ViT
 
@@ -96,7 +152,11 @@ def _build(
     if kind == "dcgan":
         from selfsup.models.dcgan import Discriminator
 
-        return Discriminator(channels=channels, image_size=image_size, mean=mean, std=std)
+        return Discriminator(channels=channels, image_size=image_size, base=planes, mean=mean, std=std)
+    if kind == "vq":
+        from selfsup.models.vq import VQEncoder
+
+        return VQEncoder(int(size), channels=channels, mean=mean, std=std)
     if kind == "table":
         from selfsup.models.table import Table
 
@@ -105,6 +165,10 @@ def _build(
         from selfsup.models.stack import Stack
 
         return Stack(channels=channels, image_size=image_size, mean=mean, std=std)
+    if kind == "unet":
+        from selfsup.models.unet import UNet
+
+        return UNet(channels=channels, mean=mean, std=std)
     from selfsup.models.mlp import MLP
 
     return MLP(channels=channels, mean=mean, std=std)
@@ -134,8 +198,12 @@ class Wrapped(Encoder):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, ...) in [0, 1] -> (B, width)."""
-        y = self.module(self.normalize(x))
+        y = self.feature_map(x)
         return y.mean(dim=(2, 3)) if y.ndim == 4 else y
+
+    def feature_map(self, x: Tensor) -> Tensor:
+        """What the module gives: maps that are averaged into the vector, or the vector itself."""
+        return self.module(self.normalize(x))
 
 
 def wrap(

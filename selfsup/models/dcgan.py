@@ -60,7 +60,11 @@ class Discriminator(Encoder):
         """
         if x.shape[2:] != (self.image_size, self.image_size):
             raise ValueError(f"expected (B, C, {self.image_size}, {self.image_size}), got {tuple(x.shape)}; the last map is flattened")
-        return self.shrink(self.normalize(x)).flatten(1)
+        return self.feature_map(x).flatten(1)
+
+    def feature_map(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B planes h w"]:
+        """What is flattened into the vector, of images of any size."""
+        return self.shrink(self.normalize(x))
 
 
 class Generator(nn.Module):

@@ -3,9 +3,13 @@
 Axes: B items, C channels, S side of a square image, D length of a vector.
 """
 
+import math
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from selfsup.method import Encoder
+from selfsup.models.build import input_channels
 from selfsup.models.heads import mlp
 
 HIDDEN = 512
@@ -31,6 +35,23 @@ def plane_counts(image_size: int, base: int = 64, most: int = 512) -> list[int]:
     return [min(base * 2**i, most) for i in range(len(halvings(image_size)) - 1)][::-1]
 
 
+def smallest_map(image_size: int, base: int = 64) -> tuple[int, int, int]:
+    """Planes and both sides of the map that `growth` starts from."""
+    side = halvings(image_size)[0]
+    return plane_counts(image_size, base)[0], side, side
+
+
+def growth(image_size: int, channels: int, base: int = 64) -> nn.Sequential:
+    """The layers of `ImageDecoder` from its small map on: (B, *smallest_map) -> (B, channels, S, S), unbounded."""
+    sides, planes = halvings(image_size), plane_counts(image_size, base)
+    layers: list[nn.Module] = [nn.BatchNorm2d(planes[0]), nn.ReLU(inplace=True)]
+    for i, (inputs, outputs) in enumerate(zip(planes, [*planes[1:], channels], strict=True)):
+        last = i == len(planes) - 1
+        layers.append(nn.ConvTranspose2d(inputs, outputs, 4, 2, 1, output_padding=sides[i + 1] - 2 * sides[i], bias=last))
+        layers += [] if last else [nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
+
+
 class ImageDecoder(nn.Module):
     """(B, width) -> (B, C, S, S): a projection to a small map, then transposed convolutions that double it.
 
@@ -49,15 +70,9 @@ class ImageDecoder(nn.Module):
 
     def __init__(self, width: int, channels: int, image_size: int, base: int = 64) -> None:
         super().__init__()
-        sides, planes = halvings(image_size), plane_counts(image_size, base)
-        self.smallest = (planes[0], sides[0], sides[0])
-        self.project = nn.Linear(width, planes[0] * sides[0] ** 2, bias=False)
-        layers: list[nn.Module] = [nn.BatchNorm2d(planes[0]), nn.ReLU(inplace=True)]
-        for i, (inputs, outputs) in enumerate(zip(planes, [*planes[1:], channels], strict=True)):
-            last = i == len(planes) - 1
-            layers.append(nn.ConvTranspose2d(inputs, outputs, 4, 2, 1, output_padding=sides[i + 1] - 2 * sides[i], bias=last))
-            layers += [] if last else [nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
-        self.grow = nn.Sequential(*layers)
+        self.smallest = smallest_map(image_size, base)
+        self.project = nn.Linear(width, math.prod(self.smallest), bias=False)
+        self.grow = growth(image_size, channels, base)
 
     def forward(self, h: Float[Tensor, "B width"]) -> Float[Tensor, "B C S S"]:
         """(B, width) -> (B, C, S, S), unbounded."""
@@ -73,3 +88,21 @@ def decoder(width: int, *, channels: int, image_size: int) -> nn.Module:
     if image_size == 0:
         return mlp(width, max(2 * width, HIDDEN), channels)
     return ImageDecoder(width, channels, image_size)
+
+
+def decoder_of_code(encoder: Encoder, width: int, *, image_size: int, hidden_size: int) -> nn.Module:
+    """From a code of any width back to what an encoder takes: convolutions for images, two hidden layers for vectors; unbounded outputs.
+
+    There is no batch normalisation in the decoder of vectors, so that codes of one item do not meet those of others.
+
+    Args:
+        encoder: says how many channels or columns there are.
+        width: length of the code.
+        image_size: S in pixels, 8 or more; 0 for vectors.
+        hidden_size: width of the hidden layers for vectors.
+
+    Raises:
+        ValueError: an image below 8 pixels, or an encoder that does not say what it takes.
+    """
+    channels = input_channels(encoder)
+    return ImageDecoder(width, channels, image_size) if image_size else mlp(width, hidden_size, hidden_size, channels, norm=False)

@@ -78,6 +78,7 @@ class ResNet(Encoder):
         stem: "imagenet" is 7x7 with stride 2 and a 3x3 max pooling with stride 2, so that the first stage sees a quarter of the side;
             "small" is 3x3 with stride 1 and no pooling, as everybody has it on CIFAR-10; "auto" is "small" up to 64 pixels.
         zero_last_norm: start the last scale of every block at zero, so that each block begins as its shortcut (1706.02677, section 5.1).
+        planes: channels of the first stage; each later one has twice as many.
         mean, std: of the data, for each channel.
 
     Raises:
@@ -92,6 +93,7 @@ class ResNet(Encoder):
         image_size: int = 224,
         stem: Literal["auto", "imagenet", "small"] = "auto",
         zero_last_norm: bool = False,
+        planes: int = 64,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> None:
@@ -103,15 +105,14 @@ class ResNet(Encoder):
         block, counts = DEPTHS[depth]
         self.normalize = Normalize(channels, mean, std)
         if stem == "small" or (stem == "auto" and image_size <= 64):
-            self.stem = nn.Sequential(_conv(channels, 64, 3), nn.BatchNorm2d(64), nn.ReLU(inplace=True))
+            self.stem = nn.Sequential(_conv(channels, planes, 3), nn.BatchNorm2d(planes), nn.ReLU(inplace=True))
         else:
-            self.stem = nn.Sequential(_conv(channels, 64, 7, 2), nn.BatchNorm2d(64), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1))
-        stages, inputs = [], 64
+            self.stem = nn.Sequential(_conv(channels, planes, 7, 2), nn.BatchNorm2d(planes), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1))
+        stages, inputs = [], planes
         for stage, count in enumerate(counts):
-            planes = 64 * 2**stage
             for i in range(count):
-                stages.append(block(inputs, planes, stride=2 if stage > 0 and i == 0 else 1))
-                inputs = planes * block.expansion
+                stages.append(block(inputs, planes * 2**stage, stride=2 if stage > 0 and i == 0 else 1))
+                inputs = planes * 2**stage * block.expansion
         self.blocks = nn.Sequential(*stages)
         self.width = inputs
         self._initialise(zero_last_norm)

@@ -33,16 +33,22 @@ class Small(Encoder):
 
     Args:
         channels: of the input.
+        planes: channels of the stem and the first block; the others have two and four times as many.
         mean, std: of the data, for each channel.
     """
 
-    width = 256
+    downsample = 8
 
-    def __init__(self, *, channels: int = 3, mean: list[float] | None = None, std: list[float] | None = None) -> None:
+    def __init__(self, *, channels: int = 3, planes: int = 64, mean: list[float] | None = None, std: list[float] | None = None) -> None:
         super().__init__()
+        self.width = 4 * planes
         self.normalize = Normalize(channels, mean, std)
-        self.stem = nn.Sequential(nn.Conv2d(channels, 64, 3, 2, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True))
-        self.blocks = nn.Sequential(Block(64, 64, 1), Block(64, 128, 2), Block(128, self.width, 2))
+        self.stem = nn.Sequential(nn.Conv2d(channels, planes, 3, 2, 1, bias=False), nn.BatchNorm2d(planes), nn.ReLU(inplace=True))
+        self.blocks = nn.Sequential(Block(planes, planes, 1), Block(planes, 2 * planes, 2), Block(2 * planes, self.width, 2))
+
+    def feature_map(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B width h w"]:
+        """What is averaged into the vector; h is H / 8, rounded up."""
+        return self.blocks(self.stem(self.normalize(x)))
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B width"]:
-        return self.blocks(self.stem(self.normalize(x))).mean(dim=(2, 3))
+        return self.feature_map(x).mean(dim=(2, 3))

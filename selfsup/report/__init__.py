@@ -2,6 +2,6 @@
 
 from selfsup.report.contest import write_contest
 from selfsup.report.page import write_report
-from selfsup.report.sample import save_sample, save_views
+from selfsup.report.sample import Abilities, save_abilities, save_sample, save_views
 
-__all__ = ["save_sample", "save_views", "write_contest", "write_report"]
+__all__ = ["Abilities", "save_abilities", "save_sample", "save_views", "write_contest", "write_report"]

@@ -9,7 +9,7 @@ from typing import Any
 import selfsup
 from selfsup.methods import describe
 from selfsup.report.curves import KNOWN, trained
-from selfsup.report.folder import Run, lookup
+from selfsup.report.folder import Run, lookup, read_json
 from selfsup.report.words import UNKNOWN, compact, count, duration, head, plain, real, visible
 
 LARGEST_HEADER = 16_000_000
@@ -48,7 +48,9 @@ def _data(run: Run) -> list[Fact]:
         ("Skipped", count(skipped)),
         ("Classes", f"{len(classes):,}, not used in training" if isinstance(classes, list) and classes else "none known"),
     ]
-    if real(side):
+    if isinstance(text := run.recorded("encoder", "text"), dict):
+        found.append(("Text", f"{count(text.get('length'))} tokens an item, a vocabulary of {count(channels)}"))
+    elif real(side):
         found.append(("Image", f"{count(side)} × {count(side)} pixels, {count(channels)} channel{'' if channels == 1 else 's'}"))
     return [*found, ("Fingerprint", head(_said(run.recorded("data", "fingerprint")), 17))]
 
@@ -62,8 +64,10 @@ def _network(run: Run) -> list[Fact]:
         ("Parameters", UNKNOWN if weights is None else compact(weights)),
         ("Vector", UNKNOWN if width is None else f"{width:,} numbers"),
     ]
+    if said := reconstruction(run.path / "page" / "reconstruction.json"):
+        found.append(("Reconstruction", said))
     spec = run.config.get("encoder")
-    shown = ("name", "channels", "image_size")  # the latter two stand under Data
+    shown = ("name", "channels", "image_size", "text")  # all but the name stand under Data
     return [*found, *((_words(key), plain(value)) for key, value in (spec.items() if isinstance(spec, dict) else ()) if key not in shown)]
 
 
@@ -149,6 +153,16 @@ def parameters(path: Path) -> int | None:
     return total or None
 
 
+def reconstruction(path: Path) -> str:
+    """What a code keeps of its inputs, beside principal components of the same width; nothing where that was not measured."""
+    try:
+        found = read_json(path)
+    except (OSError, ValueError, RecursionError):
+        return ""
+    own, rival = (compact(found.get(key)) for key in ("squared_error", "pca_squared_error"))
+    return f"squared error {own} of a value, beside {rival} with PCA of {count(found.get('width'))} components"
+
+
 def title(run: Run) -> str:
     """The method and the data, "SimCLR on photos"."""
     method = plain(run.config.get("method", UNKNOWN))
@@ -193,17 +207,23 @@ def commands(run: Run) -> dict[str, str]:
     data = shlex.quote(source) if isinstance(source, str) and Path(source).is_absolute() else "DATA"
     images = run.recorded("data", "image_size") != 0
     example = "images (B, C, H, W), values from 0 to 1" if images else "vectors (B, D), as they are in the data"
+    what = '"photos/")  # (N, width) float32; a folder, an archive, an array, a list of paths'
+    if run.recorded("encoder", "text"):
+        example, what = "token numbers (B, T)", '["one text", "another"])  # (N, width) float32; or a file with a text a line'
     python = [
         "import selfsup",
         f"encoder = selfsup.load({str(run.path / 'encoder')!r})",
-        'vectors = encoder.embed("photos/")  # (N, width) float32; a folder, an archive, an array, a list of paths',
-        'names = encoder.open("photos/").names  # which item each row is',
+        f"vectors = encoder.embed({what}",
+        f"names = encoder.open({what.partition(')')[0]}).names  # which item each row is",
         f"vectors = encoder(x)  # or of a tensor: {example}",
     ]
     return {
         "python": "\n".join(python),
         "embed": f"selfsup embed {quoted} {data} --out vectors.npy",
         "evaluate": f"selfsup evaluate {quoted} --train TRAIN --test TEST",
+        "finetune": f"selfsup finetune {quoted} --train TRAIN --test TEST --labels 10 --out CLASSIFIER\n"
+        f"selfsup predict CLASSIFIER {data} --out predictions.csv",
+        "generate": f"selfsup generate {quoted} {data} --out MADE",
         "resume": f"selfsup pretrain --resume {quoted}",
         "report": f"selfsup report {quoted}",
         "verify": f"selfsup verify {quoted}",

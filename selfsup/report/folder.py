@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from selfsup.report.sample import Sample, load_sample, load_views
+from selfsup.report.sample import Abilities, Sample, load_abilities, load_sample, load_views
 from selfsup.report.words import count, real, visible
 
 T = TypeVar("T")
@@ -28,6 +28,7 @@ class Run:
         evaluation: evaluation.json, None before `selfsup evaluate`.
         sample: page/sample.npz.
         views: page/views.npz, "original" first.
+        abilities: page/abilities.npz; None also of a method that gives vectors only.
         missing: file -> why the page does without it.
     """
 
@@ -39,6 +40,7 @@ class Run:
     evaluation: dict[str, Any] | None
     sample: Sample | None
     views: dict[str, np.ndarray] | None
+    abilities: Abilities | None
     missing: dict[str, str]
 
     def recorded(self, *keys: str) -> Any:
@@ -76,7 +78,8 @@ def read_run(path: Path) -> Run:
     evaluation = attempt("evaluation.json", lambda run: read_json(run / "evaluation.json"), None, "not there: not evaluated yet")
     sample = attempt("page/sample.npz", load_sample, None, "not there: no sample of the vectors was kept")
     views = attempt("page/views.npz", load_views, None, "not there: no examples of the views were kept")
-    return Run(path, config, metrics, status, skipped, evaluation, sample, views, attempt.missing)
+    abilities = attempt("page/abilities.npz", load_abilities, None, "not there: the method gives vectors only")
+    return Run(path, config, metrics, status, skipped, evaluation, sample, views, abilities, attempt.missing)
 
 
 class Reader:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from selfsup.report import facts
+from selfsup.report.abilities import abilities
 from selfsup.report.accuracy import accuracy
 from selfsup.report.atlas import atlas
 from selfsup.report.curves import curves, warnings
@@ -62,6 +63,7 @@ def _contents(run: Run) -> dict[str, Any]:
         "curves_left_out": left_out,
         "best": facts.best(run),
         "views": examples,
+        "abilities": abilities(run),
         "atlas": seen,
         "skipped": (run.skipped or [])[:SKIPPED_SHOWN],
         "commands": facts.commands(run),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-SPRITE_BYTES = 1_000_000
+SPRITE_BYTES = 900_000
 """Largest sprite, as PNG; base64 adds a third, and the page shall stay under 3 MB."""
 
 PICTURES_BYTES = 260_000
@@ -19,12 +19,12 @@ SIDES = (48, 40, 32, 28, 24, 20, 16, 12)
 """Sides of a thumbnail that are tried in turn, in pixels."""
 
 
-def data_uris(images: Sequence[np.ndarray]) -> list[str]:
-    """Pictures (h, w, 1 or 3) uint8 as PNG, all made as small as it takes to stay under `PICTURES_BYTES` together."""
+def data_uris(images: Sequence[np.ndarray], most: int = PICTURES_BYTES) -> list[str]:
+    """Pictures (h, w, 1 or 3) uint8 as PNG, all made as small as it takes to stay under so many bytes together."""
     encoded: list[str] = []
     for largest in (96, 72, *SIDES):
         encoded = [_encode(_fitted(_picture(image), largest)) for image in images]
-        if sum(map(_bytes, encoded)) <= PICTURES_BYTES:
+        if sum(map(_bytes, encoded)) <= most:
             break
     return encoded
 

@@ -1,4 +1,4 @@
-"""The two files that a run keeps for its page, RUN/page/sample.npz and RUN/page/views.npz: written and read here only.
+"""The files that a run keeps for its page, RUN/page/sample.npz, views.npz and abilities.npz: written and read here only.
 
 Axes: M items of the sample, n images in the examples of the views, h height, w width, c channels.
 """
@@ -8,7 +8,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,10 @@ LARGEST_SAMPLE = 2000
 
 UNREADABLE = (OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """What an archive raises that is damaged, cut short, of another kind, encrypted, or holds pickled objects."""
+
+
+PICTURES, BARS = ("originals", "reconstructions", "samples", "walks"), "bars: "
+"""Arrays of abilities.npz; those of bars have their title behind this."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,26 @@ class Sample:
     thumbnails: np.ndarray | None
     labels: np.ndarray
     names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What a trained method can do beside giving vectors, shown on a few items; None and empty for what it cannot.
+
+    Attributes:
+        originals, reconstructions: (n, h, w, 1 or 3) uint8 each.
+        samples: (m, h, w, 1 or 3) uint8, made from noise.
+        walks: (rows, frames, h, w, 1 or 3) uint8; the first and the last of a row are items, between them the way from one to the other.
+        bars: what numbers are about, with their unit -> (k,) float32.
+        notes: sentences about what could not be made.
+    """
+
+    originals: np.ndarray | None = None
+    reconstructions: np.ndarray | None = None
+    samples: np.ndarray | None = None
+    walks: np.ndarray | None = None
+    bars: Mapping[str, np.ndarray] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def save_sample(run: Path, embeddings: np.ndarray, thumbnails: np.ndarray | None, labels: np.ndarray | None, names: Sequence[str]) -> Path:
@@ -85,6 +109,18 @@ def save_views(run: Path, original: np.ndarray, views: Mapping[str, np.ndarray])
     return _write(run / "page" / "views.npz", {"original": original, **shown})
 
 
+def save_abilities(run: Path, found: Abilities) -> Path:
+    """Write RUN/page/abilities.npz; `page/` is made where it is missing.
+
+    Raises:
+        ValueError: an array of the wrong shape or type, or as many reconstructions as there are no originals for.
+    """
+    _check_abilities(found, "save_abilities: ")
+    arrays = {name: array for name in PICTURES if (array := getattr(found, name)) is not None}
+    arrays |= {BARS + title: np.asarray(values, np.float32) for title, values in found.bars.items()}
+    return _write(run / "page" / "abilities.npz", {**arrays, "notes": np.array(list(found.notes), dtype=np.str_)})
+
+
 def load_sample(run: Path) -> Sample:
     """Read what `save_sample` wrote.
 
@@ -119,6 +155,40 @@ def load_views(run: Path) -> dict[str, np.ndarray]:
         raise ValueError(f'expected an array "original", got {", ".join(stored) or "none"}')
     original = _images(stored.pop("original"), "original")
     return {"original": original, **{name: _images(view, f"view {name!r}", count=len(original)) for name, view in stored.items()}}
+
+
+def load_abilities(run: Path) -> Abilities:
+    """Read what `save_abilities` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or does not hold what `save_abilities` writes.
+    """
+    stored = _read(run / "page" / "abilities.npz")
+    bars = {name.removeprefix(BARS): array for name, array in stored.items() if name.startswith(BARS)}
+    notes = stored.get("notes", np.array([], dtype=np.str_))
+    if notes.dtype.kind != "U" or notes.ndim != 1:
+        raise ValueError(f"expected notes to be texts, got {notes.dtype} {notes.shape}")
+    found = Abilities(**{name: stored.get(name) for name in PICTURES}, bars=bars, notes=tuple(map(str, notes)))
+    _check_abilities(found, "")
+    return found
+
+
+def _check_abilities(found: Abilities, where: str) -> None:
+    if (found.originals is None) != (found.reconstructions is None):
+        raise ValueError(f"{where}originals and reconstructions must come together")
+    if found.originals is not None and found.reconstructions is not None:
+        _images(found.originals, f"{where}originals")
+        _images(found.reconstructions, f"{where}reconstructions", count=len(found.originals))
+    if found.samples is not None:
+        _images(found.samples, f"{where}samples")
+    if found.walks is not None:
+        if np.ndim(found.walks) != 5:
+            raise ValueError(f"{where}walks must be (rows, frames, h, w, 1 or 3), got {np.shape(found.walks)}")
+        _images(found.walks.reshape(-1, *found.walks.shape[2:]), f"{where}walks")
+    for title, values in found.bars.items():
+        if np.ndim(values) != 1 or np.size(values) == 0 or np.asarray(values).dtype.kind != "f":
+            raise ValueError(f"{where}bars {title!r} must be (k,) real numbers, got {np.shape(values)} {np.asarray(values).dtype}")
 
 
 def _images(images: np.ndarray, what: str, count: int | None = None) -> np.ndarray:

@@ -18,50 +18,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from selfsup.data import Loader
-from selfsup.engine.checkpoint import load_tensors, read_json, replace_file, save_tensors, verify_folder
+from selfsup.engine.checkpoint import read_json, replace_file
 from selfsup.engine.log import Progress
 from selfsup.engine.loop import Training, fit
 from selfsup.evaluation.scratch import train_from_scratch
 from selfsup.losses import full_precision
 from selfsup.method import Batch, Encoder, Method, Recipe
 from selfsup.models import build_encoder
-from selfsup.tasks.encoder import TrainedEncoder, load, save_encoder
+from selfsup.tasks.classifier import TrainedClassifier, save_classifier
+from selfsup.tasks.encoder import TrainedEncoder, load
 from selfsup.tasks.plan import choose_device, has_fast_bf16
 from selfsup.views.crops import RandomCrop
-
-
-class Distilled:
-    """A classifier that `distill` has written.
-
-    Args:
-        path: its folder.
-
-    Attributes:
-        encoder: the student's, as `selfsup.load(path)` gives it.
-        classes: names of the K classes.
-
-    Raises:
-        ValueError: nothing is there to load.
-        DamagedError: it is not what was written; names the tensor.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        if not (self.path / "classifier").is_dir():
-            raise ValueError(f"{self.path}: no classifier/ in it; expected a folder that selfsup.distill has written to its end")
-        self.encoder = load(self.path)
-        verify_folder(self.path / "classifier")
-        self._linear = load_tensors(self.path / "classifier", "model")
-        self.classes: list[str] = read_json(self.path / "classifier" / "config.json")["classes"]
-
-    def probabilities(self, data: Any) -> np.ndarray:
-        """(N, K) float32 of all items, in the order of `encoder.open(data).names`."""
-        z = torch.from_numpy(self.encoder.embed(data))
-        return F.linear(z, self._linear["weight"], self._linear["bias"]).softmax(dim=1).numpy()
-
-    def predict(self, data: Any) -> np.ndarray:
-        """(N,) numbers of the likeliest classes, places in `classes`."""
-        return self.probabilities(data).argmax(axis=1)
 
 
 def distill(
@@ -82,7 +49,7 @@ def distill(
     seed: int = 0,
     device: str = "auto",
     quiet: bool = False,
-) -> Distilled:
+) -> TrainedClassifier:
     """Fine-tune a classifier on the labels, then train a student to say of every unlabelled image what it says (equation 2).
 
     The teacher is the encoder and a linear layer, both trained by cross entropy. Of SimCLR's version 2 the encoder includes the first layer
@@ -133,7 +100,7 @@ def distill(
     }
     run = _folder(Path(out), settings)
     if (run / "classifier").is_dir():  # written last: all is done
-        return Distilled(run)
+        return TrainedClassifier(run)
     precision: Literal["fp32", "bf16"] = "bf16" if has_fast_bf16(where) else "fp32"
     teacher = train_from_scratch(
         lambda: copy.deepcopy(trained.network).cpu().requires_grad_(True),
@@ -167,10 +134,9 @@ def distill(
             progress=progress,
         )
     method.eval().cpu()
-    linear = {name: p.detach() for name, p in method.classifier.named_parameters()}
-    save_encoder(run / "encoder", method.encoder, {**trained.config, "encoder": method.encoder.spec, "distillation": settings})
-    save_tensors(run / "classifier", {"model": linear}, {"config": {"classes": list(few.classes)}}, {})
-    return Distilled(run)
+    config = {**trained.config, "encoder": method.encoder.spec, "distillation": settings}
+    save_classifier(run, method.encoder, method.classifier, config, {"classes": list(few.classes), "distillation": settings})
+    return TrainedClassifier(run)
 
 
 class Student(Method):

@@ -60,6 +60,8 @@ def rehearse(config: Mapping[str, Any], items: Items, network: nn.Module | None,
     (folder_out / "plan.json").write_text(json.dumps(plan, indent=1))
     if items.kind == "image":
         _draw_views(method.cpu(), items, config, folder_out / "views.png")
+    elif items.tokenizer is not None:
+        _write_views(method.cpu(), items, config, folder_out / "views.txt")
     return folder_out
 
 
@@ -83,6 +85,21 @@ def _draw_views(method: Method, items: Items, config: Mapping[str, Any], path: P
             np.concatenate([np.pad(c, ((0, tall - c.shape[0] + gap), (0, gap), (0, 0)), constant_values=255) for c in cells], axis=1)
         )
     Image.fromarray(np.concatenate(rows)).save(path)
+
+
+def _write_views(method: Method, items: Items, config: Mapping[str, Any], path: Path) -> None:
+    """What is shown of some items of text, token by token."""
+    assert items.tokenizer is not None
+    batch = items.batch(np.linspace(0, len(items) - 1, min(EXAMPLES, len(items))).astype(np.int64))
+    views = method.views(batch, torch.Generator().manual_seed(config["training"]["seed"]))
+    lines = []
+    for i in range(len(batch["text"])):
+        for name, ids in {"text": batch["text"], **{f"view {name}": x for name, x in views.items()}}.items():
+            if ids.ndim == 2 and ids.dtype == torch.int64 and i < len(ids):
+                there = ids[i][(ids[i] >= 0) & (ids[i] != items.tokenizer.pad)].tolist()
+                lines.append(f"{name}: {' '.join(items.tokenizer.tokens(there))}")
+        lines.append("")
+    path.write_text("\n".join(lines), encoding="utf-8")
 
 
 def _first(skipped: list[list[str]], most: int = 10) -> str:

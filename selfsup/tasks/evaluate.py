@@ -16,7 +16,7 @@ from selfsup.evaluation.few_label import COUNTS
 from selfsup.evaluation.protocol import MEASURES, SCRATCH_IMAGES, Protocol
 from selfsup.evaluation.table import evaluate as four_rows
 from selfsup.method import Encoder
-from selfsup.tasks.encoder import TrainedEncoder, load, network_of
+from selfsup.tasks.encoder import TrainedEncoder, load, untrained
 from selfsup.tasks.plan import choose_device, has_fast_bf16
 
 NAMES = {
@@ -82,23 +82,16 @@ def evaluate(
     where = choose_device(device)
     precision: Literal["fp32", "bf16"] = "bf16" if has_fast_bf16(where) else "fp32"
 
-    def build() -> Encoder:
-        fresh = network_of(trained.config)
-        for name, tensor in trained.network.named_buffers():
-            if "normalize" in name.split("."):  # the data's statistics are no training: every network gets them
-                fresh.get_buffer(name).copy_(tensor)
-        return fresh
-
     def embed_with(network: Encoder, items: Items) -> torch.Tensor:
         return embed_items(network.to(where), items, trained.image_size, device=where)
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        fresh = build()
+        fresh = untrained(trained)
     result = four_rows(
         lambda items: embed_with(trained.network, items),
         lambda items: embed_with(fresh, items),
-        build,
+        lambda: untrained(trained),
         trained.open(train, cache=True, max_bad=max_bad),
         trained.open(test, cache=True, max_bad=max_bad),
         image_size=trained.image_size,

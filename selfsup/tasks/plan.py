@@ -20,6 +20,8 @@ from torch import nn
 import selfsup
 from selfsup.data import Items, open_data
 from selfsup.data.schema import Schema, column_statistics
+from selfsup.data.text import open_text
+from selfsup.data.tokenizer import Tokenizer
 from selfsup.engine.checkpoint import replace_file
 from selfsup.engine.loop import Training
 from selfsup.engine.optim import scaled_lr
@@ -29,7 +31,8 @@ from selfsup.models import OF_VECTORS, build_encoder, wrap
 from selfsup.views.crops import clean
 
 IMAGES_BY_DEFAULT, MOST_EPOCHS = 1_000_000, 200
-GIVEN_BY_THE_DATA = ("self", "encoder", "image_size", "items", "blocks")
+MODALITIES = {"image": "images", "vector": "vectors", "text": "text"}
+GIVEN_BY_THE_DATA = ("self", "encoder", "image_size", "items", "vocabulary", "categories")
 STATISTICS_IMAGES, STATISTICS_VECTORS = 2048, 65_536
 
 
@@ -51,7 +54,7 @@ def check_options(method: str, options: Mapping[str, Any]) -> None:
             raise ValueError(f'{method} has no option "{name}"; {hint}')
 
 
-def check_numbers(numbers: Mapping[str, float | None]) -> None:
+def check_numbers(numbers: Mapping[str, float | int | None]) -> None:
     """Raise ValueError for a given number that is not finite and positive."""
     for name, value in numbers.items():
         if value is not None and not (math.isfinite(value) and value > 0):
@@ -115,7 +118,7 @@ def make_config(
     if sum(x is not None for x in lengths.values()) > 1:
         raise ValueError("--epochs, --steps and --minutes each say how long to train; give one of them")
     facts = describe(method)
-    kind = "tables" if items.table else f"{items.kind}s"
+    kind = "tables" if items.table else MODALITIES[items.kind]
     if kind not in facts.modality:
         raise ValueError(f"{method} learns from {facts.modality}, but {items.source} holds {kind}; `selfsup methods` says what each takes")
     chosen: Recipe = method_class(method).recipe
@@ -133,12 +136,12 @@ def make_config(
             epochs = min(MOST_EPOCHS, math.ceil(IMAGES_BY_DEFAULT / len(items)))
         steps = max(1, round(epochs * a_epoch))
     bf16 = precision == "bf16" or (precision == "auto" and has_fast_bf16(device))
-    channels, size = items.shape[0], items.image_size
+    channels, size = items.shape[0] if items.tokenizer is None else items.tokenizer.size, items.image_size
     name = encoder if isinstance(encoder, str) else "own" if encoder is not None else default_encoder(chosen, items)
     return {
         "method": method,
         "options": {**{name: p.default for name, p in method_options(method).items()}, **options},  # a later default changes no run
-        "encoder": {"name": name, "channels": channels, "image_size": size},
+        "encoder": {"name": name, "channels": channels, "image_size": size, **text_spec(items)},
         "data": {
             "source": items.source,
             "items": len(items),
@@ -176,6 +179,12 @@ def make_config(
     }
 
 
+def text_spec(items: Items) -> dict[str, Any]:
+    """What an encoder of text has to know of its tokenizer; nothing for other data."""
+    t = items.tokenizer
+    return {} if t is None else {"text": {"length": items.shape[0], "pad": t.pad, "start": t.start, "end": t.end}}
+
+
 def default_encoder(recipe: Recipe, items: Items) -> str:
     """The network that a method is known for; for rows of tables "table", for vectors "mlp" where that takes images only."""
     if items.table:
@@ -198,30 +207,38 @@ def training_of(config: Mapping[str, Any]) -> Training:
     return Training(recipe, **{name: t[name] for name in names}, bf16=t["precision"] == "bf16")
 
 
-def build_method(config: Mapping[str, Any], items: Items | None, network: nn.Module | None = None) -> Method:
+def build_method(
+    config: Mapping[str, Any], items: Items | None, network: nn.Module | None = None, *, tokenizer: Tokenizer | None = None
+) -> Method:
     """The method, initialised from the run's seed; `network` is the user's own encoder where there is one.
 
-    Without items, the statistics of the data are left to the tensors of a checkpoint.
+    Without items, the statistics of the data are left to the tensors of a checkpoint, and the tokenizer of text is given.
     """
+    tokenizer = tokenizer if items is None else items.tokenizer
     torch.manual_seed(config["training"]["seed"])
     spec = config["encoder"]
     if network is None:
-        mean, std = statistics(items) if items is not None else (None, None)
+        mean, std = statistics(items) if items is not None and items.kind != "text" else (None, None)
         encoder = build_encoder(**spec, mean=mean, std=std)
     else:
         encoder = wrap(network, spec["channels"], spec["image_size"])
     cls = method_class(config["method"])
     wanted = inspect.signature(cls.__init__).parameters
     table = table_of(config)
-    given: dict[str, Any] = {"image_size": spec["image_size"], "items": config["data"]["items"] if items is None else len(items)}
-    given["blocks"] = table.blocks if table else ()
+    given = {
+        "image_size": spec["image_size"],
+        "items": config["data"]["items"] if items is None else len(items),
+        "vocabulary": tokenizer.vocabulary if tokenizer else None,
+        "categories": table.blocks if table else (),
+    }
     return cls(encoder, **{name: value for name, value in given.items() if name in wanted}, **config["options"])
 
 
 def statistics(items: Items) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each channel (or dimension), in units of the encoder's input, over an even sample.
 
-    Of rows of tables, what is missing does not count, and the places of categories have 0 and 1; see `column_statistics`.
+    Of rows of tables, what is missing does not count, and the places of categories have 0 and 1; see `column_statistics`. The deviation of
+    a channel that never changes is 1: what it is worth elsewhere would otherwise be magnified beyond all measure.
     """
     most = STATISTICS_IMAGES if items.image_size else STATISTICS_VECTORS
     index = np.unique(np.linspace(0, len(items) - 1, min(len(items), most)).astype(np.int64))
@@ -230,7 +247,8 @@ def statistics(items: Items) -> tuple[list[float], list[float]]:
         mean, std = column_statistics(x.numpy(), items.table.blocks if items.table else ())
         return mean.tolist(), std.tolist()
     dims = [d for d in range(x.ndim) if d != 1]
-    return x.mean(dims).tolist(), x.std(dims, correction=0).clamp(min=1e-3).tolist()
+    std = torch.where(x.amin(dims) == x.amax(dims), 1.0, x.std(dims, correction=0).clamp(min=1e-3))
+    return x.mean(dims).tolist(), std.tolist()
 
 
 def in_words(config: Mapping[str, Any]) -> tuple[str, str]:
@@ -240,6 +258,8 @@ def in_words(config: Mapping[str, Any]) -> tuple[str, str]:
     table = table_of(config)
     if table:
         shape = f"{len(table.columns)} columns, {len(table.blocks)} of them categories: {shape}"
+    if "text" in e:
+        shape = f"{e['text']['length']} tokens, a vocabulary of {e['channels']:,}"
     epochs = f" ({t['epochs']:.3g} epochs)" if t["epochs"] else ""
     long = f"{t['minutes']:g} minutes" if t["minutes"] else f"{t['steps']} steps{epochs}"
     where = f"{t['devices']} x {t['device']}, {t['precision']}, seed {t['seed']}"
@@ -255,14 +275,28 @@ def new_run_folder(out: str | Path | None, method: str) -> Path:
     run = Path(out) if out else Path("runs") / f"{method}-{time.strftime('%Y%m%d-%H%M%S')}"
     if (run / "config.json").exists():
         raise ValueError(f"{run}: there is a run already; go on with `selfsup pretrain --resume {run}`, or choose another --out")
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        if any(run.iterdir()):
-            raise ValueError(f"{run}: not empty; choose another --out")
-        (run / "checkpoints").mkdir()
-    except OSError as error:
-        raise ValueError(f"{run}: cannot be written ({error.strerror}); choose another --out") from None
+    (empty_folder(run) / "checkpoints").mkdir()
     return run
+
+
+def empty_folder(out: str | Path) -> Path:
+    """Create a folder for results, or take one that is empty.
+
+    Raises:
+        ValueError: it holds something already, or cannot be written.
+    """
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        full = any(folder.iterdir())
+        beside = folder / f".{os.getpid()}.tmp"
+        beside.touch()
+        beside.unlink()
+    except OSError as error:
+        raise ValueError(f"{folder}: cannot be written ({error.strerror}); choose another --out") from None
+    if full:
+        raise ValueError(f"{folder}: not empty; choose another --out")
+    return folder
 
 
 def write_config(run: Path, config: Mapping[str, Any]) -> None:
@@ -270,8 +304,10 @@ def write_config(run: Path, config: Mapping[str, Any]) -> None:
     replace_file(run / "config.json", json.dumps(config, indent=1).encode())
 
 
-def open_again(config: Mapping[str, Any], data: Any = None, *, allow_change: bool = False, progress: Any = None) -> Items:
-    """A run's data, opened as it was.
+def open_again(
+    config: Mapping[str, Any], data: Any = None, *, tokenizer: Tokenizer | None = None, allow_change: bool = False, progress: Any = None
+) -> Items:
+    """A run's data, opened as it was; text with the run's tokenizer.
 
     Raises:
         ValueError: it was an array in memory and is not given again, or it has changed since.
@@ -281,14 +317,11 @@ def open_again(config: Mapping[str, Any], data: Any = None, *, allow_change: boo
     size = said["image_size"] or None
     if data is None and not Path(said["source"]).is_absolute():
         raise ValueError(f"this run's data was {said['source']} in memory; go on from Python: selfsup.pretrain(data, resume=...)")
-    items = open_data(
-        source,
-        image_size=size,
-        channels=said["channels"] if size else None,
-        progress=progress,
-        table=table_of(config),
-        **said["settings"],
-    )
+    if tokenizer is not None:
+        items = open_text(source, tokenizer=tokenizer, progress=progress, **said["settings"])
+    else:
+        seen = {"image_size": size, "channels": said["channels"] if size else None, "table": table_of(config)}
+        items = open_data(source, progress=progress, **seen, **said["settings"])
     if items.fingerprint != said["fingerprint"] and not allow_change:
         was, now = f"{said['items']} items, fingerprint {said['fingerprint']}", f"{len(items)}, {items.fingerprint}"
         raise ValueError(

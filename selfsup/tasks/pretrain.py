@@ -10,12 +10,16 @@ from typing import Any, Literal
 from torch import nn
 
 from selfsup.data import Items, Loader, open_data
+from selfsup.data.text import open_text
+from selfsup.data.tokenizer import load_tokenizer
 from selfsup.distributed import is_parallel, rank, world_size
 from selfsup.engine.checkpoint import read_json
 from selfsup.engine.launch import join_group, launched, supervise
 from selfsup.engine.log import Progress
 from selfsup.engine.loop import fit
 from selfsup.method import Method
+from selfsup.methods import describe, method_class
+from selfsup.tasks.beside_pca import write_beside_pca
 from selfsup.tasks.dry_run import rehearse
 from selfsup.tasks.encoder import TrainedEncoder, load, save_encoder
 from selfsup.tasks.monitor import make_monitor
@@ -66,6 +70,12 @@ def pretrain(
     encoder: str | nn.Module | None = None,
     image_size: int | None = None,
     channels: int | None = None,
+    tokenizer: str | None = None,
+    vocabulary_size: int = 8192,
+    sequence_length: int | None = None,
+    column: str = "text",
+    documents: Literal["blank_lines", "file"] = "blank_lines",
+    lowercase: bool = True,
     lr: float | None = None,
     optimizer: Literal["adamw", "sgd", "lars"] | None = None,
     weight_decay: float | None = None,
@@ -88,17 +98,27 @@ def pretrain(
     """Train an encoder on items without labels.
 
     Args:
-        data: a folder, .zip, .tar, .npy, .npz, parquet or .csv, a table's classes as table.csv?label=COLUMN; from Python also an array
-            (N, H, W, C) uint8, a Dataset, a list of paths, or what `selfsup.data.open_data` gave.
+        data: a folder, .zip, .tar, .npy, .npz, parquet or .csv, a table's classes as table.csv?label=COLUMN; for methods of text .txt,
+            .jsonl, .parquet or .conllu (.gz too), or a folder of them; from Python also an array (N, H, W, C) uint8, a Dataset, a list of
+            paths or of texts, or what `selfsup.data` opened.
         method: one of `selfsup methods`.
         out: the run's folder; runs/METHOD-TIME when not given.
         epochs: how long: passes over the data. Without epochs, steps or minutes: a million items, at most 200 epochs.
         steps: how long: optimiser steps.
         minutes: how long: wall time; the learning rate comes down as time runs out.
         batch_size: items in a step, over all processes; the method's own when not given.
-        encoder: small, resnet18, resnet34, resnet50, vit_tiny, vit_small, vit_base, dcgan, mlp, table or stack; or a module.
-        image_size: side in pixels; the median short side, at most 64, when not given (224 for ResNets and ViTs).
+        encoder: small, resnet18, resnet34, resnet50, vit_tiny, vit_small, vit_base, dcgan, unet, mlp, table or stack; for text bert_tiny,
+            bert_mini, bert_small, bert_medium, bert_base, gpt_nano, gpt_mini or gpt2; the method's own when not given; from Python also a
+            module.
+        image_size: side in pixels; the median short side, at most 64, when not given (224 for ResNets and ViTs, 256 where
+            nothing is resized).
         channels: 1 for gray, 3 for colour; what the images have when not given.
+        tokenizer: wordpiece, bpe, character or word to learn one from the text, or a tokenizer.json; the method's own when not given.
+        vocabulary_size: most tokens of a tokenizer that is learned; BERT's has 30,522, GPT-2's 50,257.
+        sequence_length: tokens in an item of text; the method's own when not given.
+        column: of JSON and parquet that holds the text.
+        documents: what ends a document in plain text: blank_lines, or only the end of its file, so that no character is lost.
+        lowercase: of wordpiece: fold case and take accents off.
         lr: peak learning rate; the method's own, scaled to the batch size, when not given.
         optimizer: adamw, sgd or lars; the method's own when not given.
         weight_decay: pull of weights towards zero; the method's own when not given.
@@ -138,11 +158,19 @@ def pretrain(
         raise ValueError(f"--devices must be at least 1, got {devices}")
     processes = world_size() if is_parallel() else devices
     where = choose_device(device)
-    settings = {"cache": cache, "max_bad": max_bad, "workers": workers}
+    settings: dict[str, Any] = {"cache": cache, "max_bad": max_bad, "workers": workers}
     largest = 224 if isinstance(encoder, str) and encoder.startswith(("resnet", "vit")) else 64
+    if not method_class(method).resizes:
+        settings["shrink"], largest = False, 256
     say = _decoding(progress)
     items = data
-    if not isinstance(data, Items):
+    if not isinstance(data, Items) and describe(method).modality == "text":
+        cls = method_class(method)
+        length = sequence_length or cls.recipe.sequence_length
+        settings = {"layout": cls.layout(options), "length": length, "column": column, "documents": documents, "max_bad": max_bad}
+        words = {"tokenizer": tokenizer or cls.recipe.tokenizer, "vocabulary_size": vocabulary_size, "lowercase": lowercase}
+        items = open_text(data, progress=say, **words, **settings)
+    elif not isinstance(data, Items):
         items = open_data(data, image_size=image_size, largest=largest, channels=channels, progress=say, **settings)
     config = make_config(
         items,
@@ -179,6 +207,8 @@ def _create(out: str | Path | None, method: str, config: dict[str, Any], items: 
         write_config(folder, config)
         with (folder / "skipped.csv").open("w", newline="") as file:
             csv.writer(file).writerows([("name", "reason"), *((s.name, s.reason) for s in items.skipped)])
+        if items.tokenizer is not None:
+            items.tokenizer.save(folder / "tokenizer.json")
         run = str(folder)
     return Path(broadcast_text(run))
 
@@ -189,7 +219,8 @@ def _go_on(run: Path, data: Any, network: nn.Module | None, allow_change: bool, 
     config = read_json(run / "config.json")
     if config["encoder"]["name"] == "own" and network is None:
         raise ValueError(f"{run}: its encoder is your own module; go on from Python: selfsup.pretrain(resume=..., encoder=module)")
-    items = open_again(config, data, allow_change=allow_change, progress=_decoding(progress))
+    tokenizer = load_tokenizer(run) if "text" in config["encoder"] else None
+    items = open_again(config, data, tokenizer=tokenizer, allow_change=allow_change, progress=_decoding(progress))
     return _start(run, config, items, network, progress)
 
 
@@ -220,7 +251,7 @@ def _train(run: Path, config: dict[str, Any], items: Items, network: nn.Module |
 
         synchronise(method)
     progress.say(summary(config, method, items))
-    workers = config["data"]["settings"]["workers"]
+    workers = config["data"]["settings"].get("workers")
     workers = (os.cpu_count() or 1) // world_size() if workers is None else workers
     own_share = training.batch_size // world_size()
 
@@ -240,8 +271,11 @@ def finish(run: Path, config: dict[str, Any], items: Items, method: Method, prog
 
     method.eval()
     encoder = method.encoder.cpu()
-    save_encoder(run / "encoder", encoder, config)
+    save_encoder(run / "encoder", encoder, config, items.tokenizer)
     write_page_data(run, items, method.cpu(), config)
+    beside = write_beside_pca(run, items, method, config)
+    if beside is not None:
+        progress.say(f"reconstruction  {beside.in_words()}")
     page = write_report(run)
     progress.say(f"encoder  {run / 'encoder'}\nreport   {page}")
 

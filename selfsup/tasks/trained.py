@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from selfsup.data import Items
+from selfsup.data.tokenizer import Tokenizer, load_tokenizer
 from selfsup.engine.checkpoint import read_json
 from selfsup.engine.state import copy_state
 from selfsup.method import Encoder, Method
@@ -22,17 +23,18 @@ class TrainedMethod:
         config: of its run.
         image_size: side of the square that it sees, in pixels; 0 for vectors.
         channels: of images, or the length of vectors.
+        tokenizer: of text.
     """
 
-    def __init__(self, method: Method, config: Mapping[str, Any]) -> None:
+    def __init__(self, method: Method, config: Mapping[str, Any], tokenizer: Tokenizer | None = None) -> None:
         self.method = method.eval().requires_grad_(False)
-        self.config = config
+        self.config, self.tokenizer = config, tokenizer
         self.image_size: int = config["encoder"]["image_size"]
         self.channels: int = config["encoder"]["channels"]
 
     def open(self, data: Any, **settings: Any) -> Items:
         """The data as the method takes it; settings are those of `selfsup.data.open_data`."""
-        return open_like(self.config, data, **settings)
+        return open_like(self.config, data, self.tokenizer, **settings)
 
     def require(self, ability: type, verb: str) -> None:
         """Raise ValueError where the method cannot do what is asked; names the methods that can.
@@ -73,7 +75,8 @@ def load_method(run: str | Path, *, best: bool = False, network: Encoder | None 
     config = read_json(run / "config.json")
     if config["encoder"]["name"] == "own" and network is None:
         raise ValueError(f"{run}: its encoder is your own module: pass it, built in the same way, as load_method(run, network=...)")
+    tokenizer = load_tokenizer(run) if "text" in config["encoder"] else None
     with torch.random.fork_rng(devices=[]):
-        method = build_method(config, None, network)
+        method = build_method(config, None, network, tokenizer=tokenizer)
     copy_state(method, checkpoint_tensors(run, best=best), run)
-    return TrainedMethod(method, config)
+    return TrainedMethod(method, config, tokenizer)

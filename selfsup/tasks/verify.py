@@ -6,7 +6,7 @@ from selfsup.engine.checkpoint import CHECKSUMS, verify_folder
 
 
 def verify(path: str | Path) -> dict[Path, int]:
-    """Check an encoder folder, or the encoder and every checkpoint of a run.
+    """Check an encoder folder, or the encoder, the classifier and every checkpoint that there is of a run.
 
     Returns:
         Folder -> number of tensors in it, all of them whole.
@@ -23,7 +23,7 @@ def verify(path: str | Path) -> dict[Path, int]:
     folders = (
         [path]
         if (path / CHECKSUMS).exists()
-        else sorted(p for p in [path / "encoder", *(path / "checkpoints").glob("step-*")] if p.is_dir())
+        else sorted(p for p in [path / "encoder", path / "classifier", *(path / "checkpoints").glob("step-*")] if p.is_dir())
     )
     if not folders:
         raise ValueError(f"{path}: neither encoder/ nor checkpoints/ in it; expected a run of `selfsup pretrain` or an encoder folder")

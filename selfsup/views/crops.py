@@ -5,7 +5,7 @@ Raw uint8 images come in, with what they fill of their canvas; float32 images in
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Shaped
 from torch import Tensor
 
 from selfsup.method import Batch
@@ -16,13 +16,15 @@ PART = 64
 """Images that `clean` takes at a time: their canvases become floats."""
 
 
-def clean(batch: Batch, image_size: int) -> Float[Tensor, "B *rest"]:
+def clean(batch: Batch, image_size: int) -> Shaped[Tensor, "B *rest"]:
     """What an encoder sees after training: the central square, resized with antialiasing to (B, C, image_size, image_size) in [0, 1].
 
-    Vectors are returned as they are.
+    Vectors, and rows of token numbers, are returned as they are.
     """
     if "vector" in batch:
         return batch["vector"]
+    if "text" in batch:
+        return batch["text"]
     images, sizes = geometry.canvas(batch)
     if "size" in batch:
         boxes = geometry.central_boxes(sizes)

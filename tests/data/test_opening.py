@@ -38,6 +38,31 @@ def test_images_lie_top_left_on_a_canvas_that_fits_all(tmp_path: Path) -> None:
         assert image.sum() == 3 * height * width * 255, "the rest of the canvas is 0"
 
 
+def test_pixels_are_kept_where_nothing_may_be_shrunk(tmp_path: Path) -> None:
+    """The middle of larger images, upright, from files, arrays and the cache alike."""
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 42, 3), dtype=np.uint8)
+    (tmp_path / "a").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "a/0.png")
+    exif = Image.Exif()
+    exif[274] = 6  # stored lying on its side
+    Image.fromarray(np.ascontiguousarray(np.rot90(pixels))).save(tmp_path / "a/1.png", exif=exif)
+    Image.fromarray(pixels[:, :7]).save(tmp_path / "a/2.png")
+    for cache in (True, False):
+        items = open_data(tmp_path / "a", image_size=20, cache=cache, shrink=False)
+        assert items.image_size == 20
+        batch = items.batch(np.arange(3))
+        assert batch["size"].tolist() == [[30, 30], [30, 30], [30, 7]]
+        middle = pixels[15:45, 6:36].transpose(2, 0, 1)
+        np.testing.assert_array_equal(batch["image"][0], middle)
+        np.testing.assert_array_equal(batch["image"][1], middle)
+        np.testing.assert_array_equal(batch["image"][2, :, :, :7], pixels[15:45, :7].transpose(2, 0, 1))
+        [array] = open_data(pixels[None], image_size=20, cache=cache, shrink=False).batch(np.array([0]))["image"]
+        np.testing.assert_array_equal(array, middle)
+    shrunk, again = (open_data(tmp_path / "a", image_size=20, cache=cache).batch(np.arange(3)) for cache in (True, False))
+    assert shrunk["size"].tolist() == [[30, 21], [30, 21], [30, 4]]
+    assert torch.equal(shrunk["image"], again["image"]), "not what the cache has for the others"
+
+
 def test_size_is_left_out_where_all_fill_the_canvas(tmp_path: Path) -> None:
     items = open_data(write(tmp_path / "a", [(120, 90), (80, 60)]), image_size=20)
     assert items.shape == (3, 22, 30)

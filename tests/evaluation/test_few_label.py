@@ -3,7 +3,17 @@
 import pytest
 import torch
 
-from selfsup.evaluation.few_label import Interval, few_label, interval, labelled_rows, left_out, t_quantile, usable_counts
+from selfsup.evaluation.few_label import (
+    Interval,
+    few_label,
+    fit_heads,
+    interval,
+    labelled_rows,
+    left_out,
+    t_quantile,
+    usable_counts,
+    wilson,
+)
 
 
 @pytest.mark.parametrize(
@@ -114,3 +124,24 @@ def test_mistakes_are_named(pixels: tuple) -> None:
         few_label(train_x, train_y, test_x, test_y, counts=(0, 5))
     with pytest.raises(ValueError, match="0 < level < 1"):
         t_quantile(1.0, 4)
+
+
+def test_wilsons_interval_is_the_known_one() -> None:
+    # Newcombe, Statistics in Medicine 1998, table I, method 3
+    for right, n, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)):
+        assert wilson(right, n) == pytest.approx((right / n, low, high), abs=5e-5)
+    assert wilson(20, 20) == pytest.approx((1.0, 1 - 0.1611, 1.0), abs=5e-5)
+    for right, n in ((1, 0), (3, 2), (-1, 2)):
+        with pytest.raises(ValueError, match="needs n of at least 1"):
+            wilson(right, n)
+
+
+def test_heads_need_neither_order_nor_classes_of_one_size() -> None:
+    y = torch.arange(70) % 10 % 7 % 3  # 28, 21 and 21 rows
+    x = torch.randn(70, 4) + 2 * torch.eye(3, 4)[y]
+    w = fit_heads(x[None], y[None], 3)
+    # Sorted by class, the rows of a class keep their order: the folds, and so the penalty, are the same.
+    order = y.argsort(stable=True)
+    torch.testing.assert_close(fit_heads(x[order][None], y[order][None], 3), w, atol=1e-3, rtol=1e-3)
+    right = ((x @ w[0, 0, :-1].float() + w[0, 0, -1].float()).argmax(dim=1) == y).float().mean()
+    assert right > 0.75

@@ -1,5 +1,6 @@
 """Training from scratch: it learns what the labels say and nothing else, and repeats itself exactly."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import nn
 from selfsup.data import Items, open_data
 from selfsup.evaluation.features import embed_items
 from selfsup.evaluation.few_label import labelled_rows
-from selfsup.evaluation.scratch import settle_statistics, train_from_scratch
+from selfsup.evaluation.scratch import Classifier, settle_statistics, train_from_scratch
 from selfsup.method import Encoder
 
 
@@ -75,6 +76,31 @@ def test_flip_is_an_option_that_does_something(digits: tuple[Items, Items]) -> N
     assert not with_flip.equal(without)
 
 
+def test_without_augmentation_the_whole_image_is_seen(digits: tuple[Items, Items]) -> None:
+    train, _ = digits
+    batch, generator = train.batch(np.arange(5)), torch.Generator().manual_seed(0)
+    for augment in (True, False):
+        method = Classifier(Tiny(), 10, 8, flip=True, augment=augment)
+        views = method.views(batch, generator)
+        assert views["label"].equal(batch["label"])
+        assert views["image"].equal(batch["image"] / 255) != augment
+
+
+def test_decay_holds_the_lower_layers_back(digits: tuple[Items, Items]) -> None:
+    train, _ = digits
+    torch.manual_seed(0)
+    start = Tiny()
+    moved = []
+    for decay in (1.0, 0.1):
+        found = train_from_scratch(
+            lambda: copy.deepcopy(start), train, np.arange(40), 10, image_size=8, seed=0, images=128, lr=1e-3, layer_decay=decay
+        )
+        pairs = zip(start.parameters(), found.embed.parameters(), strict=True)
+        moved.append([float((a - b).detach().abs().mean()) for a, b in pairs])
+    lowest, highest = moved[1][0] / moved[0][0], moved[1][-2] / moved[0][-2]  # kernels: the first, and the last layer's
+    assert 3e-4 < lowest < 3e-3 < 0.05 < highest < 0.2
+
+
 def test_two_labels_fill_a_batch_and_progress_is_told(digits: tuple[Items, Items]) -> None:
     train, _ = digits
     index = np.array([np.flatnonzero(train.labels == c)[0] for c in (0, 1)])
@@ -119,3 +145,5 @@ def test_mistakes_are_named(digits: tuple[Items, Items]) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             train_from_scratch(Tiny, train, index, classes, image_size=8, seed=0, images=images)
+    with pytest.raises(ValueError, match=r"positive and finite, got -1\.0"):
+        train_from_scratch(Tiny, train, np.arange(20), 10, image_size=8, seed=0, images=64, lr=-1.0)

@@ -104,9 +104,9 @@ def test_unknown_labels_are_left_out_and_strange_classes_are_wrong(digits: tuple
 
 def test_data_without_common_classes_are_refused(digits: tuple[Items, Items]) -> None:
     train, test = digits
-    with pytest.raises(ValueError, match="has no labels; evaluation needs classes"):
+    with pytest.raises(ValueError, match="has no labels; classes are needed"):
         matched(train, replace(test, labels=None))
-    with pytest.raises(ValueError, match="has no labels; evaluation needs classes"):
+    with pytest.raises(ValueError, match="has no labels; classes are needed"):
         matched(replace(train, labels=np.full(1297, -1)), test)
     with pytest.raises(ValueError, match=r"no class of .* is one of"):
         matched(train, replace(test, classes=tuple("abcdefghij")))

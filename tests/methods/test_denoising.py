@@ -191,7 +191,7 @@ def of_tables(**options: float | str) -> Denoising:
     """A number, and a category of three levels, "other" and "missing"."""
     torch.manual_seed(0)
     encoder = build_encoder("table", channels=6, image_size=0, mean=[3.0] + [0.0] * 5, std=[10.0] + [1.0] * 5)
-    return Denoising(encoder, image_size=0, blocks=((1, 6),), **options)
+    return Denoising(encoder, image_size=0, categories=((1, 6),), **options)
 
 
 def rows_of_a_table(n: int) -> Batch:

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from selfsup.report import save_sample, save_views
+from selfsup.report import Abilities, save_abilities, save_sample, save_views
+from selfsup.report.words import visible
 
 COUNTS = (1, 2, 5, 10, 20, 50, 100)
 CURVES = {"encoder": (0.719, 0.982), "pixels_pca": (0.569, 0.962), "untrained": (0.601, 0.958), "scratch": (0.452, 0.978)}
@@ -163,7 +165,24 @@ def hostile_run(run: Path) -> Path:
     labels = np.arange(len(arrays["names"])) % len(each)
     save_sample(run, **arrays | {"labels": labels, "names": [each[label] for label in labels]})
     save_views(run, arrays["thumbnails"][:8], {payload[:60]: arrays["thumbnails"][:8] for payload in each[:10]})
+    bars = {payload[:60]: np.ones(3, np.float32) for payload in each[:6]}
+    save_abilities(run, replace(made(arrays["thumbnails"][:24]), bars=bars, notes=tuple(map(visible, each))))
     return run
+
+
+def made(digits: np.ndarray) -> Abilities:
+    """Pictures (24, h, w, 1) as if a method with a code had made them, and the use of a codebook of 1,024 entries."""
+    blurred = (digits / 2 + np.roll(digits, 1, axis=1) / 4 + np.roll(digits, 1, axis=2) / 4).astype(np.uint8)
+    share = np.linspace(0, 1, 10)[:, None, None, None]
+    walks = np.stack([((1 - share) * digits[i] + share * digits[i + 3]).astype(np.uint8) for i in range(3)])
+    use = np.where(np.arange(1024) % 3 > 0, np.exp(-np.arange(1024) / 200), 0).astype(np.float32)
+    return Abilities(
+        originals=digits[:8],
+        reconstructions=blurred[:8],
+        samples=np.flip(blurred, axis=2).copy(),
+        walks=walks,
+        bars={"KL of each dimension, nats": np.linspace(0.001, 3.2, 20).astype(np.float32), "Codebook use, share": use / use.sum()},
+    )
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -187,6 +206,7 @@ def fake_run(run: Path) -> Path:
     original = arrays["thumbnails"][:8]
     shifted = {"first": np.roll(original, 1, axis=2) // 2 + 40, "second": np.flip(np.roll(original, -1, axis=1), axis=2).copy()}
     save_views(run, original, shifted)
+    save_abilities(run, made(arrays["thumbnails"][:24]))
     (run / "encoder").mkdir()
     weights = {"net.0.weight": np.zeros((64, 1, 3, 3), np.float32), "net.1.running_mean": np.zeros(64, np.float32)}
     save_file(weights, run / "encoder" / "model.safetensors")

@@ -15,7 +15,7 @@ def run_with(**rows: dict[int, tuple[float, float, float]] | float) -> Run:
             evaluation[name] = {"few_label": {str(n): dict(zip(("mean", "low", "high"), values, strict=True)) for n, values in row.items()}}
         else:
             evaluation[name] = {"knn_top1": row}
-    return Run(Path("/run"), {}, [], {}, None, evaluation, None, None, {})
+    return Run(Path("/run"), {}, [], {}, None, evaluation, None, None, None, {})
 
 
 def verdict(**rows: Any) -> str:

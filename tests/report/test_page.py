@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from selfsup.report import save_sample, save_views, write_report
+from selfsup.report import Abilities, save_abilities, save_sample, save_views, write_report
 from selfsup.report.words import visible
 
 MakeRun = Callable[[], Path]
@@ -34,7 +34,7 @@ def page(parse: Parse, finished: Path) -> Any:
 
 def test_every_section_is_there_and_says_what_was_run(page: Any) -> None:
     sections = [attributes["id"] for tag, attributes in page.tags if tag == "section"]
-    assert sections == ["accuracy", "warnings", "run", "training", "views", "map", "neighbours", "skipped", "use"]
+    assert sections == ["accuracy", "warnings", "run", "training", "views", "abilities", "map", "neighbours", "skipped", "use"]
     text = " ".join(page.text.split())
     for said in ("SimCLR on digits", "1,797", "1 min 25 s", "32 × 32 pixels, 1 channel", "200 epochs, 1,400 steps", "4,216 images/s"):
         assert said in text
@@ -199,6 +199,9 @@ def test_largest_page_stays_under_its_limit(parse: Parse, make_run: MakeRun) -> 
     keys = [f"own_{i}" for i in range(20)]
     lines = [{"step": i, "loss": draw.normal(), **dict.fromkeys(keys, draw.normal()), "warning": f"{i} {'so ' * 400}"} for i in range(2000)]
     (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    walks = noise[:30].reshape(3, 10, *noise.shape[1:])
+    bars = {f"{'漢字' * 60} {i}": draw.normal(size=4096).astype(np.float32) for i in range(20)}
+    save_abilities(run, Abilities(noise[:8], noise[8:16], noise[16:50], walks, bars, ("漢字" * 400,) * 3))
     (run / "skipped.csv").write_text("name,reason\n" + "".join(f"{'漢字' * 200}{i}.jpg,{'漢字' * 200}\n" for i in range(5000)))
     page = write_report(run)
     assert page.stat().st_size < LARGEST

@@ -10,7 +10,8 @@ from torch import nn
 
 import selfsup
 from selfsup.models import build_encoder
-from selfsup.tasks.distill import Distilled, Student, distillation_loss
+from selfsup.tasks.classifier import TrainedClassifier
+from selfsup.tasks.distill import Student, distillation_loss
 
 
 def test_the_loss_is_equation_2() -> None:
@@ -63,7 +64,7 @@ def test_a_student_learns_from_images_without_labels_and_goes_on_where_it_was(tm
     assert right > 0.85, f"{right:.2f} of bars told apart by a student that has seen no label"
     assert "head" not in made.encoder.config["encoder"]
     assert made.probabilities(test).sum(axis=1) == pytest.approx(np.ones(100), abs=1e-5)
-    again = Distilled(out)
+    again = TrainedClassifier(out)
     np.testing.assert_array_equal(again.probabilities(test), made.probabilities(test))
     assert selfsup.load(out).width == 256
     with pytest.raises(ValueError, match="with other settings"):
@@ -80,4 +81,4 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"temperature must be positive, got 0.0"):
         selfsup.distill(run.path, images, images, out=tmp_path / "out", temperature=0.0)
     with pytest.raises(ValueError, match="no classifier/ in it"):
-        Distilled(run.path)
+        TrainedClassifier(run.path)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,10 +29,10 @@ def selfsup(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "selfsup", *arguments]
 
 
-def start(method: str, images: Path, run: Path) -> list[str]:
+def start(method: str, data: Path | str, run: Path, *more: str) -> list[str]:
     # A checkpoint after every step, so that a kill falls on one; four steps are an epoch, so that the order of the data turns over.
     size = ["--batch-size", "10", "--steps", str(STEPS), "--checkpoint-minutes", "0.0000001"]
-    return selfsup("pretrain", method, str(images), "--out", str(run), *size)
+    return selfsup("pretrain", method, str(data), "--out", str(run), *size, *more)
 
 
 def trace(run: Path) -> list[tuple[int, float]]:
@@ -40,10 +41,12 @@ def trace(run: Path) -> list[tuple[int, float]]:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_killed_and_resumed_equals_undisturbed(method: str, images: Path, tmp_path: Path) -> None:
+def test_killed_and_resumed_equals_undisturbed(method: str, material: Any, as_arguments: Any, tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    pretrain(str(images), method, out=whole, batch_size=10, steps=STEPS, quiet=True)
-    with subprocess.Popen([*start(method, images, broken), "--quiet"], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+    data, settings = material(method)
+    pretrain(data, method, out=whole, batch_size=10, steps=STEPS, quiet=True, **settings)
+    command = [*start(method, data, broken, *as_arguments(settings)), "--quiet"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
         checkpoints = broken / "checkpoints"
         while len(steps_saved(checkpoints)) < 2:
             assert process.poll() is None, "it ended before it could be killed"
@@ -52,7 +55,7 @@ def test_killed_and_resumed_equals_undisturbed(method: str, images: Path, tmp_pa
             pass
         process.send_signal(signal.SIGKILL)
     assert not (broken / "encoder").exists(), "the kill came too late to test anything"
-    subprocess.run(selfsup("pretrain", "--resume", str(broken), "--quiet"), check=True, capture_output=True)
+    pretrain(resume=broken, quiet=True)
     assert trace(broken) == trace(whole)
     assert [step for step, _ in trace(whole)] == list(range(1, STEPS + 1))
     for stem in ("model", "optimizer"):

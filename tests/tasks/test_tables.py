@@ -51,7 +51,7 @@ def test_the_run_keeps_the_schema(run: Path) -> None:
     assert [(c["name"], c["kind"]) for c in columns] == [("load", "number"), ("rate", "number"), ("unit", "category")]
     assert config["data"]["table"]["label"] == "class"
     assert "user" in (run / "skipped.csv").read_text()
-    assert load_method(run).method.blocks == ((2, 7),)  # type: ignore[attr-defined]
+    assert load_method(run).method.decoder.blocks == ((2, 7),)  # type: ignore[union-attr]
 
 
 def test_a_column_of_small_numbers_counts_as_much_as_one_of_large(run: Path) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,11 +28,11 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def command(method: str, images: Path, run: Path, devices: int, steps: int = STEPS, *more: str) -> list[str]:
+def command(method: str, data: Path | str, run: Path, devices: int, steps: int = STEPS, *more: str) -> list[str]:
     # Plain gradient descent in small steps: the root of a square that adamw divides by, and large steps, both magnify rounding.
     size = ["--batch-size", "16", "--steps", str(steps), "--precision", "fp32", "--optimizer", "sgd"]
     size += ["--lr", str(SMALL_STEPS.get(method, 2e-3))]
-    where = [str(images), "--out", str(run), "--devices", str(devices), "--quiet"]
+    where = [str(data), "--out", str(run), "--devices", str(devices), "--quiet"]
     return [sys.executable, "-m", "selfsup", "pretrain", method, *where, *size, *more]
 
 
@@ -42,14 +43,18 @@ def losses(run: Path) -> list[float]:
 
 CASES = [(method, {}) for method in METHODS if method != "gan"]  # each process draws noise of its own for it
 CASES += [("instance_discrimination", {"dictionary": name}) for name in ("bank", "queue")]  # beside its default, the batch
+CASES += [("rotation", {"target": "circle"})]
 
 
 @pytest.mark.parametrize(("method", "options"), CASES)
-def test_two_processes_equal_one(method: str, options: dict[str, str], images: Path, tmp_path: Path) -> None:
+def test_two_processes_equal_one(method: str, options: dict[str, str], material: Any, as_arguments: Any, tmp_path: Path) -> None:
+    data, fitting = material(method)
+    options = {**options, **fitting}
     settings = {"batch_size": 16, "steps": STEPS, "precision": "fp32", "optimizer": "sgd", "lr": SMALL_STEPS.get(method, 2e-3)}
-    pretrain(str(images), method, out=tmp_path / "1", quiet=True, **settings, **options)
-    more = [word for name, value in options.items() for word in (f"--{name}", value)]
-    done = subprocess.run(command(method, images, tmp_path / "2", 2, STEPS, *more), check=True, capture_output=True, text=True)
+    pretrain(data, method, out=tmp_path / "1", quiet=True, **settings, **options)
+    done = subprocess.run(
+        command(method, data, tmp_path / "2", 2, STEPS, *as_arguments(options)), check=True, capture_output=True, text=True
+    )
     assert done.stdout == f"{tmp_path / '2'}\n"
     np.testing.assert_allclose(losses(tmp_path / "2"), losses(tmp_path / "1"), rtol=1e-5, atol=1e-6)
     one, two = (load_tensors(checkpoint_path(tmp_path / str(n) / "checkpoints", STEPS), "model") for n in (1, 2))

@@ -1,0 +1,221 @@
+"""open_text and open_sentences: from whatever the user points at to `Items` of token numbers."""
+
+import csv
+import gzip
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from selfsup.data.cache import cache_root, entry
+from selfsup.data.documents import Corpus, open_corpus
+from selfsup.data.errors import BadDataError, Skipped
+from selfsup.data.items import Items
+from selfsup.data.tokenizer import Kind, Tokenizer, load_tokenizer, train_tokenizer
+from selfsup.data.tokens import Layout, TextStore, lay_out, texts, tokenise
+
+SHOWN = 80  # characters of an item that stand for its name
+
+
+class Excerpts(Sequence[str]):
+    """What items of a corpus are called: their first words."""
+
+    def __init__(self, store: TextStore, tokenizer: Tokenizer, rows: np.ndarray) -> None:
+        self._store, self._tokenizer, self._rows = store, tokenizer, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, i: Any) -> Any:
+        if isinstance(i, slice):
+            return [self[j] for j in range(len(self))[i]]
+        ids = self._store.gather(self._rows[[i]])[0][: 2 * SHOWN].tolist()
+        return " ".join(self._tokenizer.decode(ids).split())[:SHOWN]
+
+
+def open_text(
+    data: Any,
+    *,
+    tokenizer: str | Path | Tokenizer,
+    layout: Layout,
+    length: int,
+    vocabulary_size: int = 8192,
+    lowercase: bool = True,
+    column: str = "text",
+    documents: Literal["blank_lines", "file"] = "blank_lines",
+    max_bad: float = 0.01,
+    cache_dir: Path | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Items:
+    """A corpus as items of equal length: read, cut into tokens once, and kept in a memory-mapped cache.
+
+    Args:
+        data: see `selfsup.data.documents.open_corpus`.
+        tokenizer: wordpiece, bpe, character or word to learn one from this text, a path to a tokenizer.json, or one that is loaded.
+        layout: how items are put together, see `selfsup.data.tokens.TextStore`.
+        length: T, tokens in an item.
+        vocabulary_size: most tokens of a tokenizer that is learned.
+        lowercase: of wordpiece.
+        column: of JSON and parquet.
+        documents: what ends a document in plain text.
+        max_bad: fraction of characters, 0 to 1, that may be unreadable bytes.
+        cache_dir: as for `open_data`.
+        progress: called with (what, done, total).
+
+    Raises:
+        BadDataError: no text, or too much of it is unreadable.
+        ValueError: arguments out of range, or data of a kind that is not text.
+    """
+    corpus = open_corpus(data, column=column, split=documents)
+    by_lines = tokenizer == "word"
+    if not isinstance(tokenizer, Tokenizer):
+        if progress is not None:
+            progress("vocabulary", 0, 1)
+        tokenizer = _tokenizer(corpus, str(tokenizer), vocabulary_size, lowercase, by_lines, cache_dir)
+    if progress is not None:
+        progress("tokens", 0, 1)
+    found = tokenise(corpus, tokenizer, by_lines=by_lines, cache_dir=cache_dir)
+    counts = corpus.counts
+    if counts.replaced > max_bad * max(counts.characters, 1):
+        raise BadDataError(
+            f"{counts.replaced:,} places of {counts.characters:,} characters in {corpus.origin} are no UTF-8 (allowed {max_bad:.1%}); "
+            "convert the files, or allow more with --max-bad"
+        )
+    store, cut = lay_out(found, tokenizer, layout, length)
+    rows = np.arange(len(store.first) - 1)
+    if not len(rows):
+        raise BadDataError(f"{corpus.origin} holds {len(found.tokens.array)} tokens, too few for one item of {length} ({layout})")
+    said = {
+        f"{counts.replaced:,} unreadable places became U+FFFD": counts.replaced,
+        f"{counts.nuls:,} NUL characters were dropped": counts.nuls,
+        f'{counts.rows:,} rows without text in "{column}" were left out': counts.rows,
+        f"{cut:,} sentences were cut to {length - 2} tokens": cut,
+    }
+    skipped = [*corpus.skipped, *(Skipped("(all files)", reason) for reason, n in said.items() if n)]
+    return _items(store, tokenizer, rows, corpus.origin, corpus.fingerprint(), skipped, Excerpts(store, tokenizer, rows), None, ())
+
+
+def _tokenizer(corpus: Corpus, kind: str, size: int, lowercase: bool, by_lines: bool, cache_dir: Path | None) -> Tokenizer:
+    if kind not in ("wordpiece", "bpe", "character", "word"):
+        return load_tokenizer(kind)
+    known: Kind = kind  # type: ignore[assignment]
+
+    def build(folder: Path) -> None:
+        made = train_tokenizer(texts(corpus, by_lines=by_lines), known, vocabulary_size=size, lowercase=lowercase)
+        made.save(folder / "tokenizer.json")
+
+    key = f"{corpus.fingerprint()}-{corpus.split}-{kind}-{size}-{'lower' if lowercase else 'case'}-v1"
+    return load_tokenizer(entry(cache_root(cache_dir), key, build))
+
+
+def open_sentences(data: Any, *, tokenizer: Tokenizer, length: int, column: str = "text", label: str = "label") -> Items:
+    """Texts one by one, with labels where there are some: what an encoder of text is used and scored on.
+
+    Args:
+        data: a list of strings; .txt, a text a line; .tsv or .csv, text and perhaps label in every row, without a header unless it names
+            `column`; .jsonl or .parquet with these columns; each also as .gz but parquet; or a folder with a folder for each class.
+        tokenizer: of the encoder.
+        length: T, most tokens of a text; what is longer is cut, counted and reported.
+        column, label: names of the columns.
+
+    Raises:
+        ValueError: there is nothing, or it is of another kind.
+        BadDataError: no text in it.
+    """
+    origin, pairs = "list", [(str(text), None) for text in data] if isinstance(data, list | tuple) else []
+    if isinstance(data, str | Path):
+        path = Path(data).expanduser()
+        if not path.exists():
+            raise ValueError(f"there is no {path}")
+        origin, pairs = str(path.resolve()), list(_labelled(path, column, label))
+    kept = [(text, name) for text, name in pairs if text.strip()]
+    if not kept:
+        raise BadDataError(f"no text in {origin}")
+    ids = tokenizer.encode([text for text, _ in kept])
+    lengths = np.array([min(len(x), length - 2) for x in ids], np.int64)
+    tokens = np.concatenate([x[:n] for x, n in zip(ids, lengths, strict=True)])
+    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    store = TextStore(tokens, starts, lengths, np.arange(len(kept) + 1), length, "sentences", tokenizer.start, tokenizer.end, tokenizer.pad)
+    classes = tuple(sorted({name for _, name in kept if name is not None}))
+    numbers = {name: i for i, name in enumerate(classes)}
+    labels = np.array([-1 if name is None else numbers[name] for _, name in kept], np.int64) if classes else None
+    cut, empty = int(sum(len(x) > length - 2 for x in ids)), len(pairs) - len(kept)
+    said = {f"{cut:,} texts were cut to {length - 2} tokens": cut, f"{empty:,} empty texts were left out": empty}
+    skipped = [Skipped("(all)", reason) for reason, n in said.items() if n]
+    digest = hashlib.blake2b(json.dumps(kept).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    shown = [" ".join(text.split())[:SHOWN] for text, _ in kept]
+    return _items(store, tokenizer, np.arange(len(kept)), origin, digest, skipped, shown, labels, classes)
+
+
+def _items(
+    store: TextStore,
+    tokenizer: Tokenizer,
+    rows: np.ndarray,
+    origin: str,
+    fingerprint: str,
+    skipped: Sequence[Skipped],
+    names: Sequence[str],
+    labels: np.ndarray | None,
+    classes: tuple[str, ...],
+) -> Items:
+    return Items(
+        kind="text",
+        shape=(store.length,),
+        image_size=0,
+        labels=labels,
+        classes=classes,
+        names=names,
+        skipped=tuple(skipped),
+        fingerprint=fingerprint,
+        source=origin,
+        store=store,
+        rows=rows,
+        sizes=None,
+        tokenizer=tokenizer,
+    )
+
+
+def _labelled(path: Path, column: str, label: str) -> Iterator[tuple[str, str | None]]:
+    """(text, class or None) of every row, line or file."""
+    if path.is_dir():
+        for file in sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")):
+            parts = file.relative_to(path).parts
+            text = "".join(piece.text for piece in open_corpus(file, split="file"))
+            yield text, parts[-2] if len(parts) > 1 else None
+        return
+    kind = Path(path.stem).suffix.lower() if path.suffix.lower() == ".gz" else path.suffix.lower()
+    if kind == ".parquet":
+        import pyarrow.parquet as pq
+
+        table = pq.read_table(path)
+        yield from _rows(table.to_pylist(), column, label, path)
+        return
+    opened = gzip.open if path.suffix.lower() == ".gz" else open
+    with opened(path, "rt", encoding="utf-8-sig", errors="replace", newline="") as file:  # type: ignore[operator]
+        if kind == ".jsonl":
+            yield from _rows((json.loads(line) for line in file if line.strip()), column, label, path)
+        elif kind in (".tsv", ".csv"):
+            quoting = csv.QUOTE_NONE if kind == ".tsv" else csv.QUOTE_MINIMAL
+            rows = list(csv.reader(file, delimiter="\t" if kind == ".tsv" else ",", quoting=quoting))
+            if rows and column in rows[0]:
+                yield from _rows((dict(zip(rows[0], row, strict=False)) for row in rows[1:]), column, label, path)
+                return
+            wide = sum(len(row) > 2 for row in rows)
+            if wide:
+                raise ValueError(f'{path}: {wide} rows have more than text and label; name the columns in a header with "{column}" in it')
+            yield from ((row[0], row[1] if len(row) > 1 else None) for row in rows if row)
+        elif kind in (".txt", ".text", ".md"):
+            yield from ((line.replace("\0", ""), None) for line in file.read().splitlines())
+        else:
+            raise ValueError(f"{path}: expected .txt, .tsv, .csv, .jsonl or .parquet, or a folder of classes")
+
+
+def _rows(rows: Any, column: str, label: str, path: Path) -> Iterator[tuple[str, str | None]]:
+    for row in rows:
+        if not isinstance(row, dict) or column not in row:
+            there = ", ".join(map(str, row)) if isinstance(row, dict) else type(row).__name__
+            raise ValueError(f'{path}: a row without a column "{column}"; there are {there}: choose with --column')
+        yield str(row[column] or ""), None if row.get(label) is None else str(row[label])

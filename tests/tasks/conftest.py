@@ -1,0 +1,33 @@
+"""Small data of the kind that a method learns from."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from selfsup.methods import describe
+
+
+@pytest.fixture(scope="session")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[str, dict[str, Any]]]:
+    """A function of a method: the path of data that it learns from, and the settings of `pretrain` that suit so little of it."""
+    folder = tmp_path_factory.mktemp("material")
+    rng = np.random.default_rng(0)
+    np.save(folder / "images.npy", rng.integers(0, 256, (64, 16, 16, 3), dtype=np.uint8))
+    words = [f"{a}{b}" for a in ("ba", "de", "ki", "lo", "mu") for b in ("n", "r", "s", "t", "x", "")]
+    documents = ["\n".join(" ".join(rng.choice(words, rng.integers(4, 9))) + " ." for _ in range(6)) for _ in range(60)]
+    (folder / "text.txt").write_text("\n\n".join(documents))
+
+    def of(method: str) -> tuple[str, dict[str, Any]]:
+        if describe(method).modality == "text":
+            return str(folder / "text.txt"), {"vocabulary_size": 300, "sequence_length": 16}
+        return str(folder / "images.npy"), {}
+
+    return of
+
+
+@pytest.fixture(scope="session")
+def as_arguments() -> Callable[[dict[str, Any]], list[str]]:
+    """A function of settings: the same as the command line takes them."""
+    return lambda settings: [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", str(value))]
