@@ -4,7 +4,7 @@ Kingma and Welling, ICLR 2014. https://arxiv.org/abs/1312.6114
 beta: Higgins et al., beta-VAE, ICLR 2017.
 Free bits: Kingma et al., NeurIPS 2016, appendix C.8. https://arxiv.org/abs/1606.04934
 
-Modality   images, vectors
+Modality   images, vectors, tables
 Hidden     all of the input but what a noisy code z of it keeps.
 Shown      the input as it is.
 Predicted  a distribution of every value of the input, given z; z costs its divergence from N(0, I) (equation 10).
@@ -12,7 +12,7 @@ Predicted  a distribution of every value of the input, given z; z costs its dive
 Axes: B items in the batch, K samples of each, Z length of z; images are (B, C, S, S), vectors (B, D).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -60,6 +60,7 @@ class VAE(Method):
     Args:
         encoder: maps (B, C, S, S) or (B, D) to (B, encoder.width).
         image_size: S, side of an image, in pixels, 8 or more; 0 for vectors.
+        blocks: of rows of a table, the places (start, stop) of every category; see `selfsup.models.table`.
         latent_size: Z, length of the code; the papers have 2 to 200.
         beta: weight of the divergence, 0 or more, no unit; 1, the VAE paper's, makes the loss the negative bound, more disentangles.
         free_bits: nats of each unit of z that cost nothing, 0 or more, as a mean over the batch; the paper's 0.1 to 0.5 are for groups.
@@ -77,6 +78,7 @@ class VAE(Method):
         encoder: Encoder,
         *,
         image_size: int = 32,
+        blocks: Sequence[tuple[int, int]] = (),
         latent_size: int = 50,
         beta: float = 1.0,
         free_bits: float = 0.0,
@@ -96,7 +98,8 @@ class VAE(Method):
         self.encoder = encoder
         self.heads = nn.Linear(encoder.width, 2 * latent_size)
         self.decoder = decoder_of_code(encoder, latent_size, image_size=image_size, hidden_size=hidden_size)
-        self.likelihood = make_likelihood(kind, image_size=image_size, sigma=sigma, normalize=getattr(encoder, "normalize", None))
+        layer = getattr(encoder, "normalize", None)
+        self.likelihood = make_likelihood(kind, image_size=image_size, sigma=sigma, normalize=layer, blocks=blocks)
         self.latent_size, self.beta, self.free_bits = latent_size, beta, free_bits
         self.views = CleanAndNoise(image_size, latent_size, binarise)
 

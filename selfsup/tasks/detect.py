@@ -67,7 +67,8 @@ def detect(
         k: neighbours among the normal items.
         false_alarms: wanted share of normal items that are flagged, 0 to 1.
         normal: classes that are normal, with commas; those of `train` when not given.
-        held_out: normal data that the run was not trained on, for the threshold; a fifth of `train`, drawn by `seed`, when not given.
+        held_out: normal data that the run was not trained on, for the threshold; a fifth of `train`, drawn by `seed`, when not given. Of a
+            run on `train` itself the threshold is then too low, as it reconstructs what it has seen better than what is new.
         out: scores.csv: name, scores, flag.
         heatmaps: folder for pictures of where the reconstruction errs, of the 100 strangest images.
         best: of a run, the best checkpoint by the label-free measure instead of the last.
@@ -87,8 +88,9 @@ def detect(
     reference, usual = _split(
         items, trained.open(held_out, cache=True, max_bad=max_bad) if held_out is not None else None, wanted, seed, notes
     )
-    if held_out is None and trained.config["data"]["fingerprint"] == items.fingerprint and "neighbours" not in kinds[-1:]:
-        notes.append("the run was trained on --train, its held-out part included: expect more false alarms, or give --held-out")
+    seen = held_out is None and trained.config["data"]["fingerprint"] == items.fingerprint
+    if seen:
+        notes.append("the run was trained on --train, its held-out part included: expect more false alarms, many more where it is small")
     if items.fingerprint == opened["test"].fingerprint:
         notes.append("--train and --test are the same data: normal items find themselves among their neighbours")
     detector = Detector(trained, kinds, reference, usual, k=k, device=choose_device(device))
@@ -113,7 +115,7 @@ def detect(
         "test": {"source": opened["test"].source, "items": len(opened["test"])},
         "normal_classes": list(classes),
         "k": k,
-        "false_alarms": {"wanted": false_alarms, "expected": first.expected, "held_out": first.held_out},
+        "false_alarms": {"wanted": false_alarms, "expected": first.expected, "held_out": first.held_out, "seen_in_training": seen},
         "flagged_by": kinds[-1],
         "scores": found,
         "notes": notes,
@@ -192,6 +194,7 @@ def as_table(result: Mapping[str, Any]) -> Table:
     if labelled:
         caption += f"; {result['test']['anomalous']} anomalies, normal: {', '.join(result['normal_classes'])}; 95 % intervals"
     caption += f"\nfalse alarms: {said['wanted']:.3g} wanted, at most {said['expected']:.3g} expected, by {said['held_out']} held-out items"
+    caption += " that the run was trained on" if said["seen_in_training"] else ""
     caption += f"; flagged by {result['flagged_by']}"
     names = ["score", "threshold", *(["ROC AUC", "avg. prec.", "false %", "found %"] if labelled else ["flagged"])]
     table = Table(*(Column(name, no_wrap=True) for name in names), box=SIMPLE, padding=(0, 1, 0, 0), caption=caption)

@@ -66,3 +66,26 @@ def test_mistakes_are_named() -> None:
         make_likelihood("poisson", image_size=8)
     with pytest.raises(ValueError, match=r"values in \[0, 1\], got -1 to 2; choose likelihood gaussian"):
         check_shares(torch.tensor([[-1.0, 2.0]]))
+
+
+def test_rows_of_tables_against_distributions_of_their_columns() -> None:
+    """A number, and a category of two levels, "other" and "missing"; two samples of each of three rows."""
+    nan, blocks = torch.nan, ((1, 5),)
+    units = Normalize(5, [3.0] + [0.0] * 4, [10.0] + [1.0] * 4).double()
+    likelihood = make_likelihood("gaussian", image_size=0, sigma=0.7, normalize=units, blocks=blocks)
+    x = torch.tensor([[5.0, 0, 1, 0, 0], [nan, 1, 0, 0, 0], [-4.0, 0, 0, 0, 1]], dtype=torch.float64)
+    out = torch.randn(2, 3, 5, dtype=torch.float64, requires_grad=True)
+    number = torch.distributions.Normal(3.0 + 10.0 * out[..., 0], 7.0).log_prob(x[:, 0].nan_to_num())
+    category = torch.distributions.Categorical(logits=out[..., 1:]).log_prob(torch.tensor([1, 0, 3]))
+    expected = torch.stack([number[:, 0] + category[:, 0], category[:, 1], number[:, 2]], dim=1)
+    found = likelihood.log_prob(x, out)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(likelihood.log_prob(x, out[0]), expected[0], rtol=1e-9, atol=1e-9)
+    found.sum().backward()
+    assert out.grad is not None
+    assert out.grad.isfinite().all()
+    mean = likelihood.mean(out[0].detach())
+    torch.testing.assert_close(mean[:, 0], 3 + 10 * out[0, :, 0].detach())
+    torch.testing.assert_close(mean[:, 1:].sum(dim=1), torch.ones(3, dtype=torch.float64))
+    with pytest.raises(ValueError, match="rows of tables need likelihood gaussian"):
+        make_likelihood("bernoulli", image_size=0, blocks=blocks)

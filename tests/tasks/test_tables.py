@@ -1,6 +1,8 @@
 """A table from the file to vectors and scores: its schema goes with the run."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +91,36 @@ def test_a_run_goes_on_and_refuses_a_changed_table(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has changed since the run began"):
         selfsup.pretrain(resume=short, quiet=True)
     selfsup.pretrain(resume=short, allow_data_change=True, quiet=True)
+
+
+@pytest.mark.parametrize(("method", "options"), [("autoencoder", {"code_size": 4}), ("vae", {"latent_size": 4})])
+def test_other_methods_that_take_tables(method: str, options: dict[str, int], tmp_path: Path) -> None:
+    data = table(tmp_path / "train.csv", 200, 0)
+    run = selfsup.pretrain(str(data), method, out=tmp_path / "run", steps=60, batch_size=50, lr=3e-3, quiet=True, **options).path
+    items = load_method(run).open(str(table(tmp_path / "test.csv", 60, 1)))
+    x = items.batch(np.arange(60))["vector"]
+    made = load_method(run).method.reconstruct(x)  # type: ignore[operator]
+    assert made.isfinite().all()
+    known = x[:, -1] == 0
+    right = made[known, 2:].argmax(dim=1) == x[known, 2:].argmax(dim=1)
+    assert float(right.float().mean()) > 0.6, "the unit, of three; half of the rows are in the most frequent one"
+    load = x[:, 0].isfinite()
+    spread = x[load, 0].std()
+    assert float((made[load, 0] - x[load, 0]).square().mean().sqrt()) < 0.7 * spread
+
+
+def test_two_processes_with_gaps_in_their_rows_are_one(tmp_path: Path) -> None:
+    """The mean is over what is known in both halves of the batch, though one may have more gaps."""
+    data = table(tmp_path / "train.csv", 64, 0)
+    size = ["--batch-size", "16", "--steps", "3", "--precision", "fp32", "--optimizer", "sgd", "--lr", "0.002", "--quiet"]
+    for devices in ("1", "2"):
+        where = ["--out", str(tmp_path / devices), "--devices", devices]
+        subprocess.run([sys.executable, "-m", "selfsup", "pretrain", "denoising", str(data), *where, *size], check=True)
+    losses = [
+        [json.loads(line)["loss"] for line in (tmp_path / devices / "metrics.jsonl").read_text().splitlines() if '"loss"' in line]
+        for devices in ("1", "2")
+    ]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
 
 
 def test_methods_of_images_refuse_tables(tmp_path: Path) -> None:
