@@ -36,7 +36,7 @@ AGREE = 0.01  # nats, between bfloat16 and float32 on the same codes
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder with MNIST's IDX files")
-    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--lr", type=float, help="the method's own by default")
     parser.add_argument("--options", type=json.loads, default={}, help='given to pretrain as well, as JSON: {"latent_size": 40}')
