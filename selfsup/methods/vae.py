@@ -60,7 +60,7 @@ class VAE(Method):
     Args:
         encoder: maps (B, C, S, S) or (B, D) to (B, encoder.width).
         image_size: S, side of an image, in pixels, 8 or more; 0 for vectors.
-        blocks: of rows of a table, the places (start, stop) of every category; see `selfsup.models.table`.
+        categories: of rows of a table, the places (start, stop) of every category; see `selfsup.models.table`.
         latent_size: Z, length of the code; the papers have 2 to 200.
         beta: weight of the divergence, 0 or more, no unit; 1, the VAE paper's, makes the loss the negative bound, more disentangles.
         free_bits: nats of each unit of z that cost nothing, 0 or more, as a mean over the batch; the paper's 0.1 to 0.5 are for groups.
@@ -78,7 +78,7 @@ class VAE(Method):
         encoder: Encoder,
         *,
         image_size: int = 32,
-        blocks: Sequence[tuple[int, int]] = (),
+        categories: Sequence[tuple[int, int]] = (),
         latent_size: int = 50,
         beta: float = 1.0,
         free_bits: float = 0.0,
@@ -99,7 +99,7 @@ class VAE(Method):
         self.heads = nn.Linear(encoder.width, 2 * latent_size)
         self.decoder = decoder_of_code(encoder, latent_size, image_size=image_size, hidden_size=hidden_size)
         layer = getattr(encoder, "normalize", None)
-        self.likelihood = make_likelihood(kind, image_size=image_size, sigma=sigma, normalize=layer, blocks=blocks)
+        self.likelihood = make_likelihood(kind, image_size=image_size, sigma=sigma, normalize=layer, blocks=categories)
         self.latent_size, self.beta, self.free_bits = latent_size, beta, free_bits
         self.views = CleanAndNoise(image_size, latent_size, binarise)
 

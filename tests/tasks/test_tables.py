@@ -1,5 +1,6 @@
 """A table from the file to vectors and scores: its schema goes with the run."""
 
+import inspect
 import json
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import pytest
 
 import selfsup
 from selfsup.cli import run as command
+from selfsup.methods import METHODS, describe, method_class
+from selfsup.tasks.plan import method_options
 from selfsup.tasks.trained import load_method
 
 
@@ -135,3 +138,11 @@ def test_dry_run_says_what_becomes_of_the_columns(tmp_path: Path, capsys: pytest
     said = capsys.readouterr().out
     assert "3 columns, 1 of them categories: 7 numbers" in said
     assert "user" in said
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if "tables" in describe(name).modality])
+def test_methods_of_tables_are_given_the_places_of_categories(method: str) -> None:
+    parameters = inspect.signature(method_class(method).__init__).parameters
+    assert "categories" in parameters
+    assert "categories" not in method_options(method)
+    assert parameters.keys() - {"self", "encoder"} >= method_options(method).keys()
