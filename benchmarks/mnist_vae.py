@@ -1,7 +1,7 @@
 """Test likelihood of a VAE on statically binarised MNIST, by 5,000 importance samples of every test image.
 
     python benchmarks/mnist_vae.py MNIST --out results/mnist_vae.jsonl
-    python benchmarks/mnist_vae.py MNIST --test-images 500 --samples 1000 --out trial.jsonl      # a look: minutes instead of an hour
+    python benchmarks/mnist_vae.py MNIST --test-images 500 --samples 1000 --out trial.jsonl      # a look at the likelihood
 
 MNIST is the folder with the four IDX files. Each value of the 60,000 training and 10,000 test images was drawn once as 0 or 1 with a chance
 of itself, by numpy's default generator with --binarisation as its seed: fixed data, but not Larochelle's files. A model is trained by
