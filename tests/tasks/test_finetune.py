@@ -161,6 +161,16 @@ def test_the_rate_is_the_best_on_labels_that_were_held_out(
     assert fake.calls[3][0] == fake.calls[11][0] != fake.calls[7][0]  # from scratch on the same labels, another seed on others
 
 
+def test_with_one_label_of_each_class_nothing_is_held_out(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, train, test = data
+    fake = Fake(GRID[0])
+    monkeypatch.setattr(module, "train_from_scratch", fake)
+    monkeypatch.setattr(module, "save_classifier", lambda *_: None)
+    monkeypatch.setattr(module, "TrainedClassifier", lambda *_, **__: object.__new__(TrainedClassifier))
+    finetune(encoder, train, test, out=tmp_path / "out", labels=1, **QUIET)
+    assert [(len(rows), lr) for rows, lr, *_ in fake.calls] == [(10, 2e-4), (10, 2e-3)]
+
+
 def test_items_without_a_class_and_unknown_classes_are_counted(data: Data, tmp_path: Path) -> None:
     encoder, train, test = data
     some = train.labels.copy()
