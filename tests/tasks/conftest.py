@@ -21,13 +21,8 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[
 
     def of(method: str) -> tuple[str, dict[str, Any]]:
         if describe(method).modality == "text":
-            return str(folder / "text.txt"), {"vocabulary_size": 300, "sequence_length": 16}
+            encoder = "gpt_nano" if method == "gpt" else "bert_tiny"
+            return str(folder / "text.txt"), {"vocabulary_size": 300, "sequence_length": 16, "encoder": encoder}
         return str(folder / "images.npy"), {}
 
     return of
-
-
-@pytest.fixture(scope="session")
-def as_arguments() -> Callable[[dict[str, Any]], list[str]]:
-    """A function of settings: the same as the command line takes them."""
-    return lambda settings: [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", str(value))]
