@@ -1,17 +1,17 @@
 """open_text and open_sentences: from whatever the user points at to `Items` of token numbers."""
 
 import csv
-import gzip
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from selfsup.data.cache import cache_root, entry
-from selfsup.data.documents import Corpus, open_corpus
+from selfsup.data.documents import SUFFIXES, Corpus, Counts, decoded, lines_of, open_bytes, open_corpus, parquet_rows, text_suffix
 from selfsup.data.errors import BadDataError, Skipped
 from selfsup.data.items import Items
 from selfsup.data.tokenizer import Kind, Tokenizer, load_tokenizer, train_tokenizer
@@ -125,15 +125,16 @@ def open_sentences(data: Any, *, tokenizer: Tokenizer, length: int, column: str 
         ValueError: there is nothing, or it is of another kind.
         BadDataError: no text in it.
     """
+    counts, skipped = Counts(), list[Skipped]()
     origin, pairs = "list", [(str(text), None) for text in data] if isinstance(data, list | tuple) else []
     if isinstance(data, str | Path):
         path = Path(data).expanduser()
         if not path.exists():
             raise ValueError(f"there is no {path}")
-        origin, pairs = str(path.resolve()), list(_labelled(path, column, label))
+        origin, pairs = str(path.resolve()), list(_labelled(path, column, label, counts, skipped))
     kept = [(text, name) for text, name in pairs if text.strip()]
     if not kept:
-        raise BadDataError(f"no text in {origin}")
+        raise BadDataError(f"no text in {origin}" + "".join(f"; {s.name}: {s.reason}" for s in skipped[:5]))
     ids = tokenizer.encode([text for text, _ in kept])
     lengths = np.array([min(len(x), length - 2) for x in ids], np.int64)
     tokens = np.concatenate([x[:n] for x, n in zip(ids, lengths, strict=True)])
@@ -143,8 +144,13 @@ def open_sentences(data: Any, *, tokenizer: Tokenizer, length: int, column: str 
     numbers = {name: i for i, name in enumerate(classes)}
     labels = np.array([-1 if name is None else numbers[name] for _, name in kept], np.int64) if classes else None
     cut, empty = int(sum(len(x) > length - 2 for x in ids)), len(pairs) - len(kept)
-    said = {f"{cut:,} texts were cut to {length - 2} tokens": cut, f"{empty:,} empty texts were left out": empty}
-    skipped = [Skipped("(all)", reason) for reason, n in said.items() if n]
+    said = {
+        f"{counts.replaced:,} unreadable places became U+FFFD": counts.replaced,
+        f"{counts.nuls:,} NUL characters were dropped": counts.nuls,
+        f"{cut:,} texts were cut to {length - 2} tokens": cut,
+        f"{empty:,} empty texts were left out": empty,
+    }
+    skipped += [Skipped("(all)", reason) for reason, n in said.items() if n]
     digest = hashlib.blake2b(json.dumps(kept).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
     shown = [" ".join(text.split())[:SHOWN] for text, _ in kept]
     return _items(store, tokenizer, np.arange(len(kept)), origin, digest, skipped, shown, labels, classes)
@@ -178,42 +184,66 @@ def _items(
     )
 
 
-def _labelled(path: Path, column: str, label: str) -> Iterator[tuple[str, str | None]]:
+def _labelled(path: Path, column: str, label: str, counts: Counts, skipped: list[Skipped]) -> Iterator[tuple[str, str | None]]:
     """(text, class or None) of every row, line or file."""
     if path.is_dir():
         for file in sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")):
             parts = file.relative_to(path).parts
-            text = "".join(piece.text for piece in open_corpus(file, split="file"))
-            yield text, parts[-2] if len(parts) > 1 else None
+            if text_suffix(file) not in SUFFIXES:
+                skipped.append(Skipped(file.relative_to(path).as_posix(), f"not text: {file.suffix or 'no suffix'}"))
+                continue
+            corpus = open_corpus(file, column=column, split="file")
+            yield "".join(piece.text for piece in corpus), parts[-2] if len(parts) > 1 else None
+            skipped += corpus.skipped
+            counts.replaced, counts.nuls = counts.replaced + corpus.counts.replaced, counts.nuls + corpus.counts.nuls
         return
-    kind = Path(path.stem).suffix.lower() if path.suffix.lower() == ".gz" else path.suffix.lower()
+    try:
+        yield from _file(path, column, label, counts)
+    except (OSError, EOFError, zlib.error) as error:
+        skipped.append(Skipped(path.name, f"damaged: {error}"))
+    except csv.Error as error:
+        raise BadDataError(f"{path}: {error}; expected a text and perhaps a label in every row: is a quote not closed?") from None
+
+
+def _file(path: Path, column: str, label: str, counts: Counts) -> Iterator[tuple[str, str | None]]:
+    kind = text_suffix(path)
     if kind == ".parquet":
-        import pyarrow.parquet as pq
-
-        table = pq.read_table(path)
-        yield from _rows(table.to_pylist(), column, label, path)
+        yield from _rows(parquet_rows(path, (column, label)), column, label, path)
         return
-    opened = gzip.open if path.suffix.lower() == ".gz" else open
-    with opened(path, "rt", encoding="utf-8-sig", errors="replace", newline="") as file:  # type: ignore[operator]
+    if kind not in (".txt", ".text", ".md", ".jsonl", ".tsv", ".csv"):
+        raise ValueError(f"{path}: expected .txt, .tsv, .csv, .jsonl or .parquet, or a folder of classes")
+    with open_bytes(path) as file:
+        lines = lines_of(decoded(file, counts))
         if kind == ".jsonl":
-            yield from _rows((json.loads(line) for line in file if line.strip()), column, label, path)
+            yield from _rows(_json(lines, path), column, label, path)
         elif kind in (".tsv", ".csv"):
-            quoting = csv.QUOTE_NONE if kind == ".tsv" else csv.QUOTE_MINIMAL
-            rows = list(csv.reader(file, delimiter="\t" if kind == ".tsv" else ",", quoting=quoting))
-            if rows and column in rows[0]:
-                yield from _rows((dict(zip(rows[0], row, strict=False)) for row in rows[1:]), column, label, path)
-                return
-            wide = sum(len(row) > 2 for row in rows)
-            if wide:
-                raise ValueError(f'{path}: {wide} rows have more than text and label; name the columns in a header with "{column}" in it')
-            yield from ((row[0], row[1] if len(row) > 1 else None) for row in rows if row)
-        elif kind in (".txt", ".text", ".md"):
-            yield from ((line.replace("\0", ""), None) for line in file.read().splitlines())
+            yield from _table(lines, "\t" if kind == ".tsv" else ",", column, label, path)
         else:
-            raise ValueError(f"{path}: expected .txt, .tsv, .csv, .jsonl or .parquet, or a folder of classes")
+            yield from ((line, None) for line in lines)
 
 
-def _rows(rows: Any, column: str, label: str, path: Path) -> Iterator[tuple[str, str | None]]:
+def _json(lines: Iterable[str], path: Path) -> Iterator[Any]:
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise BadDataError(f"{path}, line {number}: no JSON ({error})") from None
+
+
+def _table(lines: Iterable[str], comma: str, column: str, label: str, path: Path) -> Iterator[tuple[str, str | None]]:
+    quoting = csv.QUOTE_NONE if comma == "\t" else csv.QUOTE_MINIMAL  # sentences in TSV files hold quotes of their own
+    rows = list(csv.reader((line + "\n" for line in lines), delimiter=comma, quoting=quoting))
+    if rows and column in rows[0]:
+        yield from _rows((dict(zip(rows[0], row, strict=False)) for row in rows[1:] if row), column, label, path)
+        return
+    wide = sum(len(row) > 2 for row in rows)
+    if wide:
+        raise ValueError(f'{path}: {wide} rows have more than text and label; name the columns in a header with "{column}" in it')
+    yield from ((row[0], row[1] if len(row) > 1 else None) for row in rows if row)
+
+
+def _rows(rows: Iterable[Any], column: str, label: str, path: Path) -> Iterator[tuple[str, str | None]]:
     for row in rows:
         if not isinstance(row, dict) or column not in row:
             there = ", ".join(map(str, row)) if isinstance(row, dict) else type(row).__name__
