@@ -15,7 +15,7 @@ from selfsup.data.documents import SUFFIXES, Corpus, Counts, decoded, lines_of, 
 from selfsup.data.errors import BadDataError, Skipped
 from selfsup.data.items import Items
 from selfsup.data.tokenizer import Kind, Tokenizer, load_tokenizer, train_tokenizer
-from selfsup.data.tokens import Layout, TextStore, lay_out, texts, tokenise
+from selfsup.data.tokens import Layout, Sentences, TextStore, lay_out, tokenise
 
 SHOWN = 80  # characters of an item that stand for its name
 
@@ -104,10 +104,10 @@ def _tokenizer(corpus: Corpus, kind: str, size: int, lowercase: bool, by_lines: 
     known: Kind = kind  # type: ignore[assignment]
 
     def build(folder: Path) -> None:
-        made = train_tokenizer(texts(corpus, by_lines=by_lines), known, vocabulary_size=size, lowercase=lowercase)
+        made = train_tokenizer(Sentences(corpus, by_lines), known, vocabulary_size=size, lowercase=lowercase)
         made.save(folder / "tokenizer.json")
 
-    key = f"{corpus.fingerprint()}-{corpus.split}-{kind}-{size}-{'lower' if lowercase else 'case'}-v1"
+    key = f"{corpus.fingerprint()}-{corpus.split}-{kind}-{size}-{'lower' if lowercase else 'case'}-v2"
     return load_tokenizer(entry(cache_root(cache_dir), key, build))
 
 

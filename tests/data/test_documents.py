@@ -96,12 +96,16 @@ def test_bad_bytes_become_one_mark_each_and_are_counted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shift", range(4))
 def test_a_character_a_line_end_and_a_blank_line_may_lie_across_two_blocks(tmp_path: Path, shift: int) -> None:
-    for middle, expected in (("é" * 6, 1), ("\r\n" * 3, 2), ("\n \n\n", 2)):
-        start = "a" * (PIECE - 3 - shift)
+    for middle, expected in (("é" * 6, 1), ("\r\n" * 3, 2), ("\r\n", 1), ("\n \n\n", 2)):
+        start = "a" * (PIECE - 1 - shift)
         corpus = open_corpus(written(tmp_path, "a.txt", start + middle + "end"))
         found = documents(corpus)
         assert (len(found), corpus.counts.replaced) == (expected, 0)
-        assert "".join(found) == start + (middle if expected == 1 else "") + "end"
+        assert "".join(found) == start + (middle.replace("\r", "") if expected == 1 else "") + "end"
+
+
+def test_a_document_that_goes_on_with_spaces_only_still_ends(tmp_path: Path) -> None:
+    assert documents(open_corpus(written(tmp_path, "a.txt", "a" * PIECE + " " * PIECE + "\n\nend"))) == ["a" * PIECE, "end"]
 
 
 def test_a_line_longer_than_memory_comes_in_pieces(tmp_path: Path) -> None:
