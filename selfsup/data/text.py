@@ -1,7 +1,5 @@
 """open_text and open_sentences: from whatever the user points at to `Items` of token numbers."""
 
-import csv
-import gzip
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -11,9 +9,10 @@ from typing import Any, Literal
 import numpy as np
 
 from selfsup.data.cache import cache_root, entry
-from selfsup.data.documents import Corpus, open_corpus
+from selfsup.data.documents import PLAIN, Corpus, open_corpus
 from selfsup.data.errors import BadDataError, Skipped
 from selfsup.data.items import Items
+from selfsup.data.rows import kind_of, read_lines, read_rows
 from selfsup.data.tokenizer import Kind, Tokenizer, load_tokenizer, train_tokenizer
 from selfsup.data.tokens import Layout, TextStore, lay_out, texts, tokenise
 
@@ -130,7 +129,7 @@ def open_sentences(data: Any, *, tokenizer: Tokenizer, length: int, column: str 
         path = Path(data).expanduser()
         if not path.exists():
             raise ValueError(f"there is no {path}")
-        origin, pairs = str(path.resolve()), list(_labelled(path, column, label))
+        origin, pairs = str(path.resolve()), list(labelled_texts(path, column, label))
     kept = [(text, name) for text, name in pairs if text.strip()]
     if not kept:
         raise BadDataError(f"no text in {origin}")
@@ -178,7 +177,7 @@ def _items(
     )
 
 
-def _labelled(path: Path, column: str, label: str) -> Iterator[tuple[str, str | None]]:
+def labelled_texts(path: Path, column: str, label: str) -> Iterator[tuple[str, str | None]]:
     """(text, class or None) of every row, line or file."""
     if path.is_dir():
         for file in sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")):
@@ -186,31 +185,20 @@ def _labelled(path: Path, column: str, label: str) -> Iterator[tuple[str, str | 
             text = "".join(piece.text for piece in open_corpus(file, split="file"))
             yield text, parts[-2] if len(parts) > 1 else None
         return
-    kind = Path(path.stem).suffix.lower() if path.suffix.lower() == ".gz" else path.suffix.lower()
-    if kind == ".parquet":
-        import pyarrow.parquet as pq
-
-        table = pq.read_table(path)
-        yield from _rows(table.to_pylist(), column, label, path)
+    kind = kind_of(path)
+    if kind in PLAIN:
+        yield from ((line.replace("\0", ""), None) for line in read_lines(path))
         return
-    opened = gzip.open if path.suffix.lower() == ".gz" else open
-    with opened(path, "rt", encoding="utf-8-sig", errors="replace", newline="") as file:  # type: ignore[operator]
-        if kind == ".jsonl":
-            yield from _rows((json.loads(line) for line in file if line.strip()), column, label, path)
-        elif kind in (".tsv", ".csv"):
-            quoting = csv.QUOTE_NONE if kind == ".tsv" else csv.QUOTE_MINIMAL
-            rows = list(csv.reader(file, delimiter="\t" if kind == ".tsv" else ",", quoting=quoting))
-            if rows and column in rows[0]:
-                yield from _rows((dict(zip(rows[0], row, strict=False)) for row in rows[1:]), column, label, path)
-                return
-            wide = sum(len(row) > 2 for row in rows)
-            if wide:
-                raise ValueError(f'{path}: {wide} rows have more than text and label; name the columns in a header with "{column}" in it')
-            yield from ((row[0], row[1] if len(row) > 1 else None) for row in rows if row)
-        elif kind in (".txt", ".text", ".md"):
-            yield from ((line.replace("\0", ""), None) for line in file.read().splitlines())
-        else:
-            raise ValueError(f"{path}: expected .txt, .tsv, .csv, .jsonl or .parquet, or a folder of classes")
+    rows = read_rows(path)
+    if rows and isinstance(rows[0], list) and column in rows[0]:
+        rows = [dict(zip(rows[0], row, strict=False)) for row in rows[1:]]
+    if not rows or isinstance(rows[0], dict):
+        yield from _rows(rows, column, label, path)
+        return
+    wide = sum(len(row) > 2 for row in rows)
+    if wide:
+        raise ValueError(f'{path}: {wide} rows have more than text and label; name the columns in a header with "{column}" in it')
+    yield from ((row[0], row[1] if len(row) > 1 else None) for row in rows if row)
 
 
 def _rows(rows: Any, column: str, label: str, path: Path) -> Iterator[tuple[str, str | None]]:
