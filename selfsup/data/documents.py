@@ -293,8 +293,8 @@ def _parquet(path: Path, column: str, counts: Counts) -> Iterator[Piece]:
             counts.rows += 1
 
 
-def parquet_rows(path: Path, columns: Collection[str]) -> Iterator[dict[str, Any]]:
-    """Rows with those of the columns that are there; with all, where none of them is.
+def parquet_rows(path: Path, columns: Collection[str] = ()) -> Iterator[dict[str, Any]]:
+    """Rows with those of the columns that are there; with all, where none of them is, or none is named.
 
     Raises:
         ValueError: pyarrow is not installed.

@@ -1,19 +1,18 @@
 """open_text and open_sentences: from whatever the user points at to `Items` of token numbers."""
 
-import csv
 import hashlib
 import json
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from selfsup.data.cache import cache_root, entry
-from selfsup.data.documents import SUFFIXES, Corpus, Counts, decoded, lines_of, open_bytes, open_corpus, parquet_rows, text_suffix
+from selfsup.data.documents import PLAIN, SUFFIXES, Corpus, Counts, open_corpus, text_suffix
 from selfsup.data.errors import BadDataError, Skipped
 from selfsup.data.items import Items
+from selfsup.data.rows import read_lines, read_rows
 from selfsup.data.tokenizer import Kind, Tokenizer, load_tokenizer, train_tokenizer
 from selfsup.data.tokens import Layout, Sentences, TextStore, lay_out, tokenise
 
@@ -131,7 +130,7 @@ def open_sentences(data: Any, *, tokenizer: Tokenizer, length: int, column: str 
         path = Path(data).expanduser()
         if not path.exists():
             raise ValueError(f"there is no {path}")
-        origin, pairs = str(path.resolve()), list(_labelled(path, column, label, counts, skipped))
+        origin, pairs = str(path.resolve()), list(labelled_texts(path, column, label, counts, skipped))
     kept = [(text, name) for text, name in pairs if text.strip()]
     if not kept:
         raise BadDataError(f"no text in {origin}" + "".join(f"; {s.name}: {s.reason}" for s in skipped[:5]))
@@ -184,8 +183,11 @@ def _items(
     )
 
 
-def _labelled(path: Path, column: str, label: str, counts: Counts, skipped: list[Skipped]) -> Iterator[tuple[str, str | None]]:
-    """(text, class or None) of every row, line or file."""
+def labelled_texts(
+    path: Path, column: str, label: str, counts: Counts | None = None, skipped: list[Skipped] | None = None
+) -> Iterator[tuple[str, str | None]]:
+    """(text, class or None) of every row, line or file; what is met and left out on the way goes into `counts` and `skipped`."""
+    counts, skipped = Counts() if counts is None else counts, [] if skipped is None else skipped
     if path.is_dir():
         for file in sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")):
             parts = file.relative_to(path).parts
@@ -197,53 +199,22 @@ def _labelled(path: Path, column: str, label: str, counts: Counts, skipped: list
             skipped += corpus.skipped
             counts.replaced, counts.nuls = counts.replaced + corpus.counts.replaced, counts.nuls + corpus.counts.nuls
         return
-    try:
-        yield from _file(path, column, label, counts)
-    except (OSError, EOFError, zlib.error) as error:
-        skipped.append(Skipped(path.name, f"damaged: {error}"))
-    except csv.Error as error:
-        raise BadDataError(f"{path}: {error}; expected a text and perhaps a label in every row: is a quote not closed?") from None
-
-
-def _file(path: Path, column: str, label: str, counts: Counts) -> Iterator[tuple[str, str | None]]:
-    kind = text_suffix(path)
-    if kind == ".parquet":
-        yield from _rows(parquet_rows(path, (column, label)), column, label, path)
+    if text_suffix(path) in PLAIN:
+        yield from ((line, None) for line in read_lines(path, counts))
         return
-    if kind not in (".txt", ".text", ".md", ".jsonl", ".tsv", ".csv"):
-        raise ValueError(f"{path}: expected .txt, .tsv, .csv, .jsonl or .parquet, or a folder of classes")
-    with open_bytes(path) as file:
-        lines = lines_of(decoded(file, counts))
-        if kind == ".jsonl":
-            yield from _rows(_json(lines, path), column, label, path)
-        elif kind in (".tsv", ".csv"):
-            yield from _table(lines, "\t" if kind == ".tsv" else ",", column, label, path)
-        else:
-            yield from ((line, None) for line in lines)
-
-
-def _json(lines: Iterable[str], path: Path) -> Iterator[Any]:
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise BadDataError(f"{path}, line {number}: no JSON ({error})") from None
-
-
-def _table(lines: Iterable[str], comma: str, column: str, label: str, path: Path) -> Iterator[tuple[str, str | None]]:
-    quoting = csv.QUOTE_NONE if comma == "\t" else csv.QUOTE_MINIMAL  # sentences in TSV files hold quotes of their own
-    rows = list(csv.reader((line + "\n" for line in lines), delimiter=comma, quoting=quoting))
-    if rows and column in rows[0]:
-        yield from _rows((dict(zip(rows[0], row, strict=False)) for row in rows[1:] if row), column, label, path)
+    rows = read_rows(path, counts)
+    if rows and isinstance(rows[0], list) and column in rows[0]:
+        rows = [dict(zip(rows[0], row, strict=False)) for row in rows[1:]]
+    if not rows or isinstance(rows[0], dict):
+        yield from _rows(rows, column, label, path)
         return
     wide = sum(len(row) > 2 for row in rows)
     if wide:
         raise ValueError(f'{path}: {wide} rows have more than text and label; name the columns in a header with "{column}" in it')
-    yield from ((row[0], row[1] if len(row) > 1 else None) for row in rows if row)
+    yield from ((row[0], row[1] if len(row) > 1 else None) for row in rows)
 
 
-def _rows(rows: Iterable[Any], column: str, label: str, path: Path) -> Iterator[tuple[str, str | None]]:
+def _rows(rows: Any, column: str, label: str, path: Path) -> Iterator[tuple[str, str | None]]:
     for row in rows:
         if not isinstance(row, dict) or column not in row:
             there = ", ".join(map(str, row)) if isinstance(row, dict) else type(row).__name__
