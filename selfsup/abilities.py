@@ -105,6 +105,15 @@ class Continues(Protocol):
 
 
 @runtime_checkable
+class NamesTokens(Protocol):
+    """Names the token at any place of a text from its vector."""
+
+    def scores(self, hidden: Tensor) -> Tensor:
+        """(M, width) vectors of the last layer -> (M, V) logits of every token of the vocabulary."""
+        ...
+
+
+@runtime_checkable
 class Explains(Protocol):
     """Has numbers about its code that a person should look at."""
 
