@@ -24,6 +24,8 @@ _HOMES = {
     "finetune": "selfsup.tasks.finetune",
     "predict": "selfsup.tasks.classifier",
     "generate": "selfsup.tasks.generate",
+    "export": "selfsup.tasks.export",
+    "import_encoder": "selfsup.tasks.export",
     "SSLTransformer": "selfsup.tasks.sklearn",
 }
 __all__ = list(_HOMES)
