@@ -34,7 +34,7 @@ from selfsup.tasks.encoder import FORMAT, TrainedEncoder, checkpoint_tensors, lo
 from selfsup.tasks.plan import empty_folder
 
 FORMATS = ("huggingface", "sentence-transformers")
-POOLING = {"mean": "mean", "class": "cls", "first": "cls", "cls": "cls"}
+POOLING = {"mean": "mean", "class": "cls"}
 """How an encoder makes one vector, and what `sentence-transformers` calls it."""
 
 
