@@ -27,6 +27,8 @@ _HOMES = {
     "continue_texts": "selfsup.tasks.language",
     "perplexity": "selfsup.tasks.language",
     "in_context": "selfsup.tasks.in_context",
+    "export": "selfsup.tasks.export",
+    "import_encoder": "selfsup.tasks.export",
     "SSLTransformer": "selfsup.tasks.sklearn",
 }
 __all__ = list(_HOMES)

@@ -59,9 +59,9 @@ class GPT(Method):
 
     def __init__(self, encoder: Encoder, *, vocabulary: Vocabulary, dropout: float = 0.0) -> None:
         super().__init__()
-        self.transformer = only_text(encoder, "gpt", causal=True)
-        self.transformer.set_dropout(dropout)
-        self.encoder = self.transformer
+        transformer = only_text(encoder, "gpt", causal=True)
+        transformer.set_dropout(dropout)
+        self.encoder = self.transformer = transformer  # in this order: checkpoints call its tensors by the first name
         self.end = vocabulary.end
         self.views = NextToken()
 

@@ -13,6 +13,7 @@ from selfsup.method import Encoder
 from selfsup.models.normalize import Normalize
 
 TEXT = ("bert_tiny", "bert_mini", "bert_small", "bert_medium", "bert_base", "gpt_nano", "gpt_mini", "gpt2")
+IMPORTED = ("bert", "gpt")
 RESIDUAL = ("small", "resnet18", "resnet34", "resnet50")
 IMAGES = (*RESIDUAL, "vit_tiny", "vit_small", "vit_base", "dcgan", "unet", "vq_2", "vq_4", "vq_8", "vq_16")
 OF_VECTORS = ("mlp", "table", "stack")
@@ -28,7 +29,7 @@ def build_encoder(
     pool: Literal["class", "mean"] = "class",
     patches: Mapping[str, Any] | None = None,
     head: Mapping[str, Any] | None = None,
-    text: Mapping[str, int] | None = None,
+    text: Mapping[str, Any] | None = None,
     sees: str | None = None,
     split: str | None = None,
     mean: Sequence[float] | Tensor | None = None,
@@ -37,13 +38,14 @@ def build_encoder(
     """The encoder of that name, freshly initialised from torch's global generator.
 
     Args:
-        name: one of `ENCODERS`.
+        name: one of `ENCODERS`; or bert or gpt, with a shape in `text`.
         channels: C of images (B, C, H, W), D of vectors (B, D), or the vocabulary's size of text (B, T).
         image_size: side in pixels that it will mostly see; 0 for vectors and text.
         pool: of a ViT, what becomes the vector: its class token, or the mean of its patches' tokens; others have no choice.
         patches: of an encoder of patches, the arguments of `PatchGrid`; None for one of whole images.
         head: of an encoder that keeps layers of its head, the arguments of `EncoderAndHead`; None for one that does not.
-        text: of text, the most tokens of a document as "length", and the numbers of its special tokens "pad", "start" and "end".
+        text: of text, the most tokens of a document as "length", the numbers of its special tokens "pad", "start" and "end", and of bert
+            and gpt the "shape", see `TextTransformer`.
         sees: "lightness" for an encoder that sees no colours; None for one that sees everything.
         split: of two networks that see some channels each, which: see `Split`; None for one network.
         mean, std: statistics of the data, one number a channel in units of the input; None for the encoder's defaults; not for text.
@@ -54,14 +56,15 @@ def build_encoder(
     Raises:
         ValueError: no such name (the nearest one is named), or channels or a size that this encoder cannot take.
     """
-    if name not in ENCODERS:
+    if name not in (*ENCODERS, *IMPORTED):
         near = difflib.get_close_matches(name, ENCODERS, n=1)
         hint = f'did you mean "{near[0]}"?' if near else f"there are {', '.join(ENCODERS)}"
         raise ValueError(f'no encoder "{name}"; {hint}')
     if channels < 1:
         raise ValueError(f'encoder "{name}" needs at least 1 channel, got channels={channels}')
-    if (name in TEXT) != (text is not None):
-        takes = "text" if name in TEXT else "images or vectors"
+    of_text = name in (*TEXT, *IMPORTED)
+    if of_text != (text is not None):
+        takes = "text" if of_text else "images or vectors"
         raise ValueError(f'encoder "{name}" takes {takes}; choose one of {", ".join(TEXT)} for text, another for other data')
     if text is not None:
         from selfsup.models.text import text_encoder
