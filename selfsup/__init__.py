@@ -24,6 +24,9 @@ _HOMES = {
     "finetune": "selfsup.tasks.finetune",
     "predict": "selfsup.tasks.classifier",
     "generate": "selfsup.tasks.generate",
+    "continue_texts": "selfsup.tasks.language",
+    "perplexity": "selfsup.tasks.language",
+    "in_context": "selfsup.tasks.in_context",
     "SSLTransformer": "selfsup.tasks.sklearn",
 }
 __all__ = list(_HOMES)

@@ -1,15 +1,11 @@
 """Rows of two or three texts that belong together, such as a sentence, one that follows from it, and one that contradicts it."""
 
-import csv
-import gzip
-import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from selfsup.data.documents import text_suffix
 from selfsup.data.errors import BadDataError
-
-SUFFIXES = (".tsv", ".csv", ".jsonl", ".parquet")
+from selfsup.data.rows import TABLES, read_rows
 
 
 class Related(NamedTuple):
@@ -36,7 +32,9 @@ def read_related(data: Any, column: str = "text") -> Related:
         raise ValueError(f'--column must name two or three columns with commas between them, got "{column}"')
     if isinstance(data, list | tuple) and any(isinstance(row, str) for row in data):
         raise ValueError("expected rows of two or three texts that belong together, got a list of single texts")
-    rows = [[str(text or "") for text in row] for row in (data if isinstance(data, list | tuple) else _read(Path(data), columns))]
+    rows = [
+        [str(text or "") for text in row] for row in (data if isinstance(data, list | tuple) else _read(Path(data).expanduser(), columns))
+    ]
     n = len(columns) or max(map(len, rows), default=0)
     if rows and n not in (2, 3):
         raise ValueError(
@@ -53,37 +51,22 @@ def _called(data: Any) -> str:
     return str(data) if isinstance(data, str | Path) else "list"
 
 
-def _read(path: Path, columns: list[str]) -> Iterator[list[Any]]:
-    path = path.expanduser()
+def _read(path: Path, columns: list[str]) -> list[list[Any]]:
     if not path.is_file():
-        raise ValueError(f"there is no file {path}; expected rows of texts that belong together, in {', '.join(SUFFIXES)}")
-    kind = Path(path.stem).suffix.lower() if path.suffix.lower() == ".gz" else path.suffix.lower()
-    if kind not in SUFFIXES:
-        raise ValueError(f"{path}: expected rows of texts that belong together, in {', '.join(SUFFIXES)} or .gz of them")
-    if kind == ".parquet":
-        import pyarrow.parquet as pq
-
-        yield from _named(pq.read_table(path).to_pylist(), columns, path)
-        return
-    opened = gzip.open if path.suffix.lower() == ".gz" else open
-    with opened(path, "rt", encoding="utf-8-sig", errors="replace", newline="") as file:  # type: ignore[operator]
-        if kind == ".jsonl":
-            yield from _named((json.loads(line) for line in file if line.strip()), columns, path)
-            return
-        tabs = kind == ".tsv"
-        lines = csv.reader((line.replace("\0", "") for line in file), delimiter="\t" if tabs else ",", quoting=3 if tabs else 0)
+        raise ValueError(f"there is no file {path}; expected rows of texts that belong together, in {', '.join(TABLES)}")
+    if text_suffix(path) not in TABLES:
+        raise ValueError(f"{path}: expected rows of texts that belong together, in {', '.join(TABLES)} or .gz of them")
+    rows: list[Any] = read_rows(path)
+    if rows and isinstance(rows[0], list):
         if not columns:
-            yield from (row for row in lines if row)
-            return
-        head = next(lines, [])
-        yield from _named((dict(zip(head, row, strict=False)) for row in lines if row), columns, path, head)
-
-
-def _named(rows: Any, columns: list[str], path: Path, head: list[str] | None = None) -> Iterator[list[Any]]:
-    for row in rows:
-        there = head or (list(row) if isinstance(row, dict) else [])
-        missing = [name for name in columns if name not in there]
-        if missing or not columns:
-            wrong = f'a column "{missing[0]}"' if missing else "names of columns"
-            raise ValueError(f"{path}: expected {wrong}; there are {', '.join(there)}: choose two or three with --column first,second")
-        yield [row.get(name) for name in columns]
+            return rows
+        head, *rows = rows
+        rows = [dict(zip(head, row, strict=False)) for row in rows]
+        there = head
+    else:
+        there = list(rows[0]) if rows and isinstance(rows[0], dict) else []
+    missing = [name for name in columns if name not in there]
+    if missing or not columns:
+        wrong = f'a column "{missing[0]}"' if missing else "names of columns"
+        raise ValueError(f"{path}: expected {wrong}; there are {', '.join(there)}: choose two or three with --column first,second")
+    return [[row.get(name) for name in columns] if isinstance(row, dict) else [] for row in rows]

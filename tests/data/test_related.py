@@ -32,7 +32,7 @@ def test_items_hold_the_texts_one_after_the_other(tmp_path: Path) -> None:
     ids = items.batch(items.rows[:2])["text"]
     t = items.tokenizer
     assert t is not None
-    assert [" ".join(t.tokens(x for x in row.tolist() if x != t.pad)) for row in ids] == [
+    assert [" ".join(t.tokens([x for x in row.tolist() if x != t.pad])) for row in ids] == [
         " ".join(f"[CLS] {text} [SEP]" for text in row) for row in ROWS
     ]
     assert items.names[1] == "a dog runs fast"
