@@ -69,7 +69,8 @@ def open_like(config: Mapping[str, Any], data: Any, tokenizer: Tokenizer | None 
     if isinstance(data, Items):
         return data
     if tokenizer is not None:
-        return open_sentences(data, tokenizer=tokenizer, length=config["encoder"]["text"]["length"], column=settings.get("column", "text"))
+        named = {name: settings[name] for name in ("column", "label") if name in settings}
+        return open_sentences(data, tokenizer=tokenizer, length=config["encoder"]["text"]["length"], **named)
     size, values = config["encoder"]["image_size"] or None, config["data"]["value_range"]
     said: dict[str, Any] = {"image_size": size, "channels": config["encoder"]["channels"] if size else None, "cache": cache}
     table = config["data"].get("table")
