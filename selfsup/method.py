@@ -28,8 +28,9 @@ class Encoder(nn.Module):
     Attributes:
         width: length of the vector that `forward` returns.
         spec: what builds the same network again, as JSON can hold it: "name", "channels" and "image_size", "pool" of a ViT that
-            averages its patches, "patches" where it sees an image as a grid of patches, "head" where it keeps layers of the head it
-            was trained with, "sees" where it sees no colours, and "split" where it is two networks that see some channels each.
+            averages its patches or a BERT that does not average its tokens, "patches" where it sees an image as a grid of patches, "head"
+            where it keeps layers of the head it was trained with, "sees" where it sees no colours, and "split" where it is two networks
+            that see some channels each.
     """
 
     width: int
@@ -115,7 +116,7 @@ class Method(nn.Module):
     resizes: ClassVar[bool] = True
 
     @classmethod
-    def layout(cls, options: Mapping[str, Any]) -> Literal["packed", "stream", "sentences", "pairs"]:  # noqa: ARG003
+    def layout(cls, options: Mapping[str, Any]) -> Literal["packed", "stream", "sentences", "pairs", "related"]:  # noqa: ARG003
         """How text is cut into items for the method with these options of its own; see `selfsup.data.tokens.TextStore`."""
         return "packed"
 

@@ -18,7 +18,7 @@ from selfsup.data.cache import cache_root, entry
 from selfsup.data.documents import Corpus, Piece
 from selfsup.data.tokenizer import Tokenizer
 
-Layout = Literal["packed", "stream", "sentences", "pairs"]
+Layout = Literal["packed", "stream", "sentences", "pairs", "related"]
 LEAST_PIECE = 8  # tokens; less room than that at the end of a packed item stays empty
 _VERSION = 1
 # After the mark and its closing quotes, before the space: the space belongs to what follows, so that no character is lost.
@@ -122,7 +122,8 @@ class TextStore:
         length: T.
         layout: "packed": whole documents or parts of them, several in an item, each as START piece END; "sentences": one such piece;
             "pairs": START first END second END; "stream": the corpus as it runs on, documents joined by END, the last token of
-            an item being the first of the next, so that each is once what follows.
+            an item being the first of the next, so that each is once what follows; "related": texts that belong together, each as START
+            text END with up to T tokens.
         start, end, pad: numbers of the special tokens.
     """
 
@@ -138,7 +139,7 @@ class TextStore:
     slow = False
 
     def gather(self, rows: np.ndarray) -> np.ndarray:
-        """Rows (B,) -> (B, T) int64, filled up with padding; of sentences, T is that of the longest."""
+        """Rows (B,) -> (B, T) int64, filled up with padding; of sentences and related texts, T is that of the longest."""
         tokens = self.tokens.array if isinstance(self.tokens, MappedTokens) else self.tokens
         if self.layout == "stream":
             return np.stack([tokens[self.starts[row] : self.starts[row] + self.length] for row in rows]).astype(np.int64)
@@ -150,7 +151,7 @@ class TextStore:
                     parts.append([self.start])
                 parts += [tokens[self.starts[p] : self.starts[p] + self.lengths[p]], [self.end]]
             made.append(np.concatenate(parts))
-        width = max(map(len, made)) if self.layout == "sentences" else self.length
+        width = max(map(len, made)) if self.layout in ("sentences", "related") else self.length
         out = np.full((len(made), width), self.pad, np.int64)
         for row, ids in zip(out, made, strict=True):
             row[: len(ids)] = ids

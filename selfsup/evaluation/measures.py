@@ -4,12 +4,14 @@ Axes: B embeddings, D width.
 """
 
 import math
-from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+
+from selfsup.losses import log_partition
 
 COLLAPSED = 0.02  # deviation; freshly initialised networks have 0.1 and more
 NARROW = 0.02  # part of the directions; freshly initialised networks use 0.04 and more
@@ -84,24 +86,28 @@ def lidar(z: Float[Tensor, "n q D"]) -> float:
     return float((-(p * p.log()).sum()).exp())
 
 
-def spearman(a: Sequence[float], b: Sequence[float]) -> float:
-    """Rank correlation of paired figures, -1 to 1, equal values sharing their mean rank; NaN where one of them never changes.
+def spearman(a: Any, b: Any) -> float:
+    """Rank correlation of paired figures, -1 to 1, equal values sharing their mean rank; NaN where one never changes or holds a NaN.
+
+    Args:
+        a, b: (N,) figures, in a sequence, array or tensor.
 
     Raises:
         ValueError: not the same number of both, or fewer than two.
     """
     if len(a) != len(b) or len(a) < 2:
         raise ValueError(f"a rank correlation needs two figures or more, as many of both; got {len(a)} and {len(b)}")
-    x, y = (_ranks(torch.tensor(v, dtype=torch.float64)) for v in (a, b))
+    x, y = (_ranks(torch.as_tensor(v, dtype=torch.float64, device="cpu")) for v in (a, b))
     x, y = x - x.mean(), y - y.mean()
     spread = float((x.square().sum() * y.square().sum()).sqrt())
     return float((x * y).sum()) / spread if spread > 0 else math.nan
 
 
 def _ranks(values: Tensor) -> Tensor:
-    smaller = (values[None] < values[:, None]).sum(dim=1)
-    equal = (values[None] == values[:, None]).sum(dim=1)
-    return smaller + (equal + 1) / 2
+    if bool(values.isnan().any()):
+        return values * math.nan
+    _, place, equal = values.unique(return_inverse=True, return_counts=True)
+    return (equal.cumsum(dim=0) - (equal - 1) / 2)[place]
 
 
 @torch.no_grad()
@@ -141,9 +147,9 @@ def uniformity(z: Float[Tensor, "B D"]) -> float:
     if len(z) < 2:
         raise ValueError(f"uniformity needs at least 2 embeddings for a pair, got {len(z)}")
     z = F.normalize(z.double(), dim=1)
-    exponent = 4 * (z @ z.T) - 4  # -2 |a - b|^2 = 4 a.b - 4 on the sphere
-    off_diagonal = ~torch.eye(len(z), dtype=torch.bool, device=z.device)
-    return float(exponent[off_diagonal].logsumexp(dim=0) - math.log(len(z) * (len(z) - 1)))
+    own = torch.arange(len(z), device=z.device)[:, None]
+    sums = log_partition(4 * z, z, own) - 4  # -2 |a - b|^2 = 4 a.b - 4 on the sphere; tile by tile, so there may be very many rows
+    return float(sums.logsumexp(dim=0) - math.log(len(z) * (len(z) - 1)))
 
 
 def collapse_warning(rankme: float, deviation: float, width: int, *, rows: int | None = None) -> str | None:

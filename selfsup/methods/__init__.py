@@ -42,6 +42,8 @@ METHODS: dict[str, str] = {
     "vqvae": "VQVAE",
     "bert": "BERT",
     "gpt": "GPT",
+    "simcse": "SimCSE",
+    "consert": "ConSERT",
 }
 
 

@@ -26,7 +26,7 @@ def build_encoder(
     *,
     channels: int,
     image_size: int,
-    pool: Literal["class", "mean"] = "class",
+    pool: Literal["class", "mean", "last_two"] | None = None,
     patches: Mapping[str, Any] | None = None,
     head: Mapping[str, Any] | None = None,
     text: Mapping[str, Any] | None = None,
@@ -41,7 +41,8 @@ def build_encoder(
         name: one of `ENCODERS`; or bert or gpt, with a shape in `text`.
         channels: C of images (B, C, H, W), D of vectors (B, D), or the vocabulary's size of text (B, T).
         image_size: side in pixels that it will mostly see; 0 for vectors and text.
-        pool: of a ViT, what becomes the vector: its class token, or the mean of its patches' tokens; others have no choice.
+        pool: of a ViT, what becomes the vector: its class token (None), or the mean of its patches' tokens; of text the mean of the tokens
+            (None), the first one or the mean of the last two layers' tokens; others have no choice.
         patches: of an encoder of patches, the arguments of `PatchGrid`; None for one of whole images.
         head: of an encoder that keeps layers of its head, the arguments of `EncoderAndHead`; None for one that does not.
         text: of text, the most tokens of a document as "length", the numbers of its special tokens "pad", "start" and "end", and of bert
@@ -71,16 +72,17 @@ def build_encoder(
 
         made = text_encoder(name, channels, text)
         vars(made)["spec"] = {"name": name, "channels": channels, "image_size": 0, "text": dict(text)}
+        made.set_pool(pool or "mean")
         return made
     if name in ("mlp", "table") and image_size != 0:
         raise ValueError(f'encoder "{name}" takes vectors, image_size=0, got image_size={image_size}; for images choose small, say')
     if name not in OF_VECTORS and image_size < 1:
         raise ValueError(f'encoder "{name}" takes images of at least 1 pixel, got image_size={image_size}; for vectors choose mlp or stack')
-    if pool != "class" and not name.startswith("vit"):
-        raise ValueError(f'pool={pool!r} is a choice of ViTs only, got encoder "{name}"')
-    encoder = _build(name, channels, image_size, pool, _numbers(mean), _numbers(std))
+    if pool == "last_two" or (pool == "mean" and not name.startswith("vit")):
+        raise ValueError(f'pool={pool!r} is a choice of {"BERTs" if pool == "last_two" else "ViTs and text"} only, got encoder "{name}"')
+    encoder = _build(name, channels, image_size, pool or "class", _numbers(mean), _numbers(std))
     vars(encoder)["spec"] = {"name": name, "channels": channels, "image_size": image_size}
-    if pool != "class":
+    if pool == "mean":
         encoder.spec["pool"] = pool
     return dress(encoder, patches=patches, head=head, sees=sees, split=split)
 

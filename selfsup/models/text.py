@@ -1,13 +1,13 @@
 """The transformers of BERT (Devlin et al. 2018, https://arxiv.org/abs/1810.04805) and GPT-2 (Radford et al. 2019), on token numbers.
 
 Several documents may share a row: each begins with the START token, sees itself only and counts its own positions, so that a packed row
-gives the same vectors as a row for each. Reading order: `forward` is `hidden`, then the mean over what is no padding.
+gives the same vectors as a row for each. Reading order: `forward` is `hidden`, then one vector of a row's tokens.
 
 Axes: B rows, T tokens, V tokens in the vocabulary, width of a token's vector.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +32,10 @@ SIZES = {
 
 FAMILIES = ("bert", "gpt")
 """Names of networks of other shapes, which `selfsup import` gives."""
+
+
+Pool = Literal["mean", "class", "last_two"]
+"""How a row's tokens become one vector: their mean, the first one's ([CLS] of BERT), or the mean of the last two layers' tokens."""
 
 
 class Cache(NamedTuple):
@@ -102,7 +106,7 @@ class Layer(nn.Module):
 
 
 class TextTransformer(Encoder):
-    """Rows of token numbers (B, T) int64 -> (B, width), the mean of the last layer's vectors of all tokens but padding.
+    """Rows of token numbers (B, T) int64 -> (B, width), the mean of the last layer's vectors of all tokens but padding unless `set_pool`.
 
     Args:
         name: one of `SIZES`, or of `FAMILIES` for a network of another shape.
@@ -114,6 +118,7 @@ class TextTransformer(Encoder):
     Attributes:
         causal: whether tokens see only those before them.
         dropout: probability, 0 to 1, in training mode; set by `set_dropout`.
+        pooled: how a row's tokens become one vector; set by `set_pool`.
 
     Raises:
         ValueError: no such name, or a shape where there should be none, or none where there should be one.
@@ -129,6 +134,7 @@ class TextTransformer(Encoder):
             raise ValueError(f"{name} has a shape of its own; call one of another shape {' or '.join(FAMILIES)}")
         self.width, depth, heads = shape or SIZES[name]
         self.heads, self.causal, self.dropout = heads, name.startswith("gpt"), 0.0
+        self.pooled: Pool = "mean"
         self.vocabulary_size, self.length, self.pad, self.start, self.end = vocabulary_size, length, pad, start, end
         self.tokens = nn.Embedding(vocabulary_size, self.width)
         self.positions = nn.Embedding(length, self.width)
@@ -150,9 +156,31 @@ class TextTransformer(Encoder):
         for layer in self.layers:
             layer.dropout = p  # type: ignore[assignment]
 
+    def set_pool(self, pool: Pool) -> None:
+        """From now on a row's vector is made in this way.
+
+        Raises:
+            ValueError: no such way, or one that a causal transformer, whose first token sees nothing, does not have.
+        """
+        if pool not in ("mean", "class", "last_two"):
+            raise ValueError(f'pool of text must be "mean", "class" or "last_two", got {pool!r}')
+        if self.causal and pool != "mean":
+            raise ValueError(f"a causal transformer's vector is the mean of its tokens, got pool={pool!r}")
+        self.pooled = pool
+        if "spec" in vars(self):
+            others = {key: value for key, value in self.spec.items() if key != "pool"}
+            self.spec = others if pool == "mean" else {**others, "pool": pool}
+
     def forward(self, ids: Int[Tensor, "B T"]) -> Float[Tensor, "B width"]:
         """(B, T) -> (B, width)."""
-        return self.pool(self.hidden(ids), ids)
+        return self.vector(ids)
+
+    def vector(self, ids: Int[Tensor, "B T"], *, embedded: Tensor | None = None) -> Float[Tensor, "B width"]:
+        """One vector of each row; `embedded` as in `hidden`."""
+        if self.pooled == "mean":
+            return self.pool(self.hidden(ids, embedded=embedded), ids)
+        before, last = self._last_two(ids, embedded=embedded)
+        return last[:, 0] if self.pooled == "class" else self.pool((before + last) / 2, ids)
 
     def pool(self, hidden: Float[Tensor, "B T width"], ids: Int[Tensor, "B T"]) -> Float[Tensor, "B width"]:
         """Mean over tokens that are no padding."""
@@ -170,15 +198,27 @@ class TextTransformer(Encoder):
         Raises:
             ValueError: a document longer than `length`.
         """
-        x = self.embed_tokens(ids, cache.filled if cache else 0) if embedded is None else embedded
-        seen = None if self.causal else self.may_see(ids)
-        for i, layer in enumerate(self.layers):
-            x = layer(x, seen, (cache.keys[i], cache.values[i], cache.filled) if cache else None)
+        x = self._last_two(ids, cache, embedded)[1]
         return self.norm(x) if self.causal else x
 
-    def embed_tokens(self, ids: Int[Tensor, "B T"], after: int = 0) -> Float[Tensor, "B T width"]:
-        """Token, position and, for BERT, first or second text: the sum, normalised for BERT. `after` tokens came before."""
-        positions = self.places(ids) + after
+    def _last_two(self, ids: Tensor, cache: Cache | None = None, embedded: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        before = x = self.embed_tokens(ids, cache.filled if cache else 0) if embedded is None else embedded
+        seen = None if self.causal else self.may_see(ids)
+        for i, layer in enumerate(self.layers):
+            before, x = x, layer(x, seen, (cache.keys[i], cache.values[i], cache.filled) if cache else None)
+        return before, x
+
+    def embed_tokens(
+        self, ids: Int[Tensor, "B T"], after: int = 0, *, places: Int[Tensor, "B T"] | None = None
+    ) -> Float[Tensor, "B T width"]:
+        """Token, position and, for BERT, first or second text: the sum, normalised for BERT.
+
+        Args:
+            ids: token numbers.
+            after: how many tokens came before.
+            places: the position of each token; None for those that it has.
+        """
+        positions = (self.places(ids) if places is None else places) + after
         if ids.shape[1] + after > self.length and int(positions.max()) >= self.length:
             raise ValueError(f"this encoder knows {self.length} positions, got a text of {int(positions.max()) + 1} tokens; cut it")
         x = self.tokens(ids) + self.positions(positions)

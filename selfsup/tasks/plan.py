@@ -321,7 +321,9 @@ def open_again(
         items = open_text(source, tokenizer=tokenizer, progress=progress, **said["settings"])
     else:
         seen = {"image_size": size, "channels": said["channels"] if size else None, "table": table_of(config)}
-        items = open_data(source, progress=progress, **seen, **said["settings"])
+        values = said["settings"].get("value_range")
+        settings: dict[str, Any] = {**said["settings"], "value_range": tuple(values) if values else None}
+        items = open_data(source, progress=progress, **seen, **settings)
     if items.fingerprint != said["fingerprint"] and not allow_change:
         was, now = f"{said['items']} items, fingerprint {said['fingerprint']}", f"{len(items)}, {items.fingerprint}"
         raise ValueError(
