@@ -4,7 +4,7 @@ Axes: B embeddings, D width.
 """
 
 import math
-from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -84,24 +84,28 @@ def lidar(z: Float[Tensor, "n q D"]) -> float:
     return float((-(p * p.log()).sum()).exp())
 
 
-def spearman(a: Sequence[float], b: Sequence[float]) -> float:
-    """Rank correlation of paired figures, -1 to 1, equal values sharing their mean rank; NaN where one of them never changes.
+def spearman(a: Any, b: Any) -> float:
+    """Rank correlation of paired figures, -1 to 1, equal values sharing their mean rank; NaN where one never changes or holds a NaN.
+
+    Args:
+        a, b: (N,) figures, in a sequence, array or tensor.
 
     Raises:
         ValueError: not the same number of both, or fewer than two.
     """
     if len(a) != len(b) or len(a) < 2:
         raise ValueError(f"a rank correlation needs two figures or more, as many of both; got {len(a)} and {len(b)}")
-    x, y = (_ranks(torch.tensor(v, dtype=torch.float64)) for v in (a, b))
+    x, y = (_ranks(torch.as_tensor(v, dtype=torch.float64, device="cpu")) for v in (a, b))
     x, y = x - x.mean(), y - y.mean()
     spread = float((x.square().sum() * y.square().sum()).sqrt())
     return float((x * y).sum()) / spread if spread > 0 else math.nan
 
 
 def _ranks(values: Tensor) -> Tensor:
-    smaller = (values[None] < values[:, None]).sum(dim=1)
-    equal = (values[None] == values[:, None]).sum(dim=1)
-    return smaller + (equal + 1) / 2
+    if bool(values.isnan().any()):
+        return values * math.nan
+    _, place, equal = values.unique(return_inverse=True, return_counts=True)
+    return (equal.cumsum(dim=0) - (equal - 1) / 2)[place]
 
 
 @torch.no_grad()
