@@ -8,7 +8,7 @@ Axes: N examples, B rows, T tokens, K scores of a row or token.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -56,6 +56,7 @@ class Said(NamedTuple):
     probabilities: list[Any]
 
 
+@runtime_checkable
 class TextTask(Protocol):
     """What training and prediction need to know.
 
