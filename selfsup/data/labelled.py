@@ -8,9 +8,9 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from selfsup.data.documents import PLAIN
+from selfsup.data.documents import PLAIN, text_suffix
 from selfsup.data.errors import BadDataError
-from selfsup.data.rows import TABLES, kind_of, read_lines, read_rows
+from selfsup.data.rows import TABLES, read_lines, read_rows
 from selfsup.data.text import labelled_texts
 
 Task = Literal["classify", "pairs", "tokens", "answers"]
@@ -176,7 +176,7 @@ def _open(data: Any, task: Task | None, column: str | None, second: str | None, 
     path = Path(data).expanduser()
     if not path.exists():
         raise ValueError(f"there is no {path}")
-    source, kind = str(path.resolve()), kind_of(path)
+    source, kind = str(path.resolve()), text_suffix(path)
     if kind == ".conllu":
         return read_conllu(path, label or "upos")
     if kind == ".json":
