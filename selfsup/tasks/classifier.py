@@ -102,18 +102,18 @@ def predict(
     Raises:
         ValueError: `out` has another ending, there is no classifier, or the data does not fit it.
     """
+    suffix = ".csv" if out is None else Path(out).suffix
+    if suffix not in (".csv", ".tsv"):
+        raise ValueError(f"{out}: expected a name that ends in .csv, or of text in .tsv")
     trained = open_classifier(classifier) if isinstance(classifier, str | Path) else classifier
-    of_text = isinstance(trained, TrainedText)
-    if out is not None and Path(out).suffix not in ((".csv", ".tsv") if of_text else (".csv",)):
-        raise ValueError(f"{out}: expected a name that ends in .csv" + (" or .tsv" if of_text else ""))
     if isinstance(trained, TrainedText):
         found = trained.open(data, column=column, second=second)
         said = trained.predict(found)
         if out is not None:
             write_predictions(Path(out), found, said)
         return Predictions(named(found), said.values, said.probabilities)
-    if column is not None or second is not None:
-        raise ValueError("--column and --second are of text, and this classifier takes other data")
+    if column is not None or second is not None or suffix != ".csv":
+        raise ValueError("--column, --second and .tsv are of text, and this classifier takes other data; write a .csv")
     items = trained.encoder.open(data, max_bad=max_bad)
     p = trained.probabilities(items)
     best = p.argmax(axis=1)
