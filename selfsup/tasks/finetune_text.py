@@ -211,7 +211,7 @@ class TextWork:
             for which, data in tests.items():
                 rows = laid_out[which]
                 every = np.arange(len(rows.ids))
-                outputs = outputs_of(network, rows, every, self.tokenizer.pad, device=self.device, bf16=self.bf16)
+                outputs = outputs_of(network, rows, every, self.tokenizer.pad, device=self.device)
                 said[which] = self.task.read(outputs, rows, data)
                 scores[which] = self.task.score(said[which], data)
             notes = {which: rows.notes for which, rows in laid_out.items()}

@@ -6,6 +6,7 @@ examples, and counts how good they are. All are small linear layers on BERT's ve
 Axes: N examples, B rows, T tokens, K scores of a row or token.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
@@ -308,7 +309,7 @@ def task_for(train: Labelled) -> TextTask:
 
 def _is_score(text: str) -> bool:
     try:
-        return np.isfinite(float(text))
+        return math.isfinite(float(text))
     except ValueError:
         return False
 

@@ -197,18 +197,15 @@ def _filled(arrays: list[np.ndarray], value: int) -> Tensor:
 
 
 @torch.no_grad()
-def outputs_of(
-    network: TextNetwork, rows: Rows, index: np.ndarray, pad: int, *, device: torch.device | str = "cpu", bf16: bool = False
-) -> list[np.ndarray]:
-    """Scores of these rows in their order: (K,) each, or (T, K) with T of its own."""
+def outputs_of(network: TextNetwork, rows: Rows, index: np.ndarray, pad: int, *, device: torch.device | str = "cpu") -> list[np.ndarray]:
+    """Scores of these rows in their order: (K,) each, or (T, K) with T of its own; in float32."""
     device = torch.device(device)
     network.to(device)
     found: dict[int, np.ndarray] = {}
     with evaluating(network):
         for chosen in _by_length(rows, index):
             text = collate(rows, chosen, pad)["text"].to(device)
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                scores = network(text).float().cpu().numpy()
+            scores = network(text).float().cpu().numpy()
             for i, score in zip(chosen.tolist(), scores, strict=True):
                 found[i] = score[: len(rows.ids[i])] if network.per_token else score
     return [found[i] for i in index.tolist()]
