@@ -23,6 +23,7 @@ _HOMES = {
     "decompress": "selfsup.tasks.compress",
     "finetune": "selfsup.tasks.finetune",
     "predict": "selfsup.tasks.classifier",
+    "benchmark": "selfsup.tasks.benchmark",
     "generate": "selfsup.tasks.generate",
     "SSLTransformer": "selfsup.tasks.sklearn",
 }

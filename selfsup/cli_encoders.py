@@ -211,6 +211,64 @@ def predict(
     print(f"{out}: {len(found.names)} items, {len(kinds)} different predictions")
 
 
+def benchmark(
+    encoder: Path,
+    /,
+    *,
+    folder: Path,
+    suite: Literal["glue", "clue"] | None = None,
+    tasks: str | None = None,
+    out: Path | None = None,
+    fraction: float | None = None,
+    how: Literal["frozen", "full", "layerwise"] = "layerwise",
+    layer_decay: float | None = None,
+    epochs: float | None = None,
+    steps: int | None = None,
+    lr: float | None = None,
+    seeds: int = 1,
+    seed: int = 0,
+    scratch: bool = False,
+    best: bool = False,
+    device: str = "auto",
+    json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    quiet: bool = False,
+) -> None:
+    """Score an encoder of text on GLUE or CLUE, from the official files in a folder: fine-tune it for every task, and average.
+
+    Args:
+        encoder: a run's folder, or an encoder folder.
+        folder: a sub-folder for each task, such as CoLA/train.tsv and CoLA/dev.tsv, or afqmc_public/train.json; not all need be there.
+        suite: glue or clue; what the folder holds when not given.
+        tasks: names with commas; all when not given.
+        out: a .json file, written after each task; what is in it is not done again.
+        fraction: part of each task's training data, above 0 to 1.
+        how: as of finetune.
+        layer_decay: as of finetune.
+        epochs: as of finetune.
+        steps: as of finetune.
+        lr: as of finetune.
+        seeds: repetitions.
+        seed: of the first repetition.
+        scratch: train the same network from scratch as well.
+        best: of a run, the best checkpoint by the label-free measure instead of the last.
+        device: auto, cpu, cuda or cuda:N.
+        json_: print one JSON object.
+        quiet: no progress on stderr.
+    """
+    import selfsup
+    from selfsup.tasks.benchmark import as_table
+
+    names = None if tasks is None else [name.strip() for name in tasks.split(",") if name.strip()]
+    amount: dict[str, Any] = {"fraction": fraction, "epochs": epochs, "steps": steps, "seeds": seeds, "seed": seed}
+    kind: dict[str, Any] = {"how": how, "layer_decay": layer_decay, "lr": lr, "scratch": scratch}
+    rest: dict[str, Any] = {"best": best, "device": device, "quiet": quiet}
+    result = selfsup.benchmark(encoder, folder, suite=suite, tasks=names, out=out, **amount, **kind, **rest)
+    if json_:
+        print(json.dumps(result))
+    else:
+        Console().print(as_table(result))
+
+
 def detect(
     run: Path | None = None,
     /,
@@ -328,5 +386,5 @@ def methods(*, json_: Annotated[bool, Parameter(name="--json", negative=())] = F
     Console().print(table)
 
 
-VERBS = (embed, evaluate, compare, finetune, predict, detect, report, verify, methods)
+VERBS = (embed, evaluate, compare, finetune, predict, benchmark, detect, report, verify, methods)
 """In the order of `selfsup --help`."""
