@@ -6,7 +6,7 @@ Reading order: `finetune_text`, then `TextWork.repeat`. What is asked of the tex
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -205,8 +205,8 @@ class TextWork:
         for k, examples in enumerate(draws):
             name = f"{'from scratch' if from_scratch else how}, seed {k + 1} of {len(draws)}"
             if lr is None:
-                lr = self._choose(examples, seed, how, decay, name, from_scratch)
-            network = self._train(examples, seed + k, how, decay, lr, f"{name}, rate {lr:g}", from_scratch)
+                lr = self.choose(examples, seed, how, decay, name, from_scratch=from_scratch)
+            network = self.train_one(examples, seed + k, how, decay, lr, f"{name}, rate {lr:g}", from_scratch=from_scratch)
             said, scores = {}, {}
             for which, data in tests.items():
                 rows = laid_out[which]
@@ -218,9 +218,30 @@ class TextWork:
             found.append(Tuned(network.cpu() if k == 0 else None, lr, said, scores, notes))
         return found
 
-    def _train(
-        self, examples: np.ndarray, seed: int, how: How, decay: float, lr: float, name: str, from_scratch: bool, of: int | None = None
+    def train_one(
+        self,
+        examples: np.ndarray,
+        seed: int,
+        how: How,
+        decay: float,
+        lr: float,
+        name: str = "",
+        *,
+        from_scratch: bool = False,
+        of: int | None = None,
+        watch: Callable[[int, TextNetwork], None] | None = None,
+        every: int = 1,
     ) -> TextNetwork:
+        """A network trained on these examples.
+
+        Args:
+            examples: their numbers.
+            seed, how, decay, lr: see `train_text`.
+            name: for the progress.
+            from_scratch: begin with random weights.
+            of: rows that the budget counts; those of the examples when not given.
+            watch, every: see `train_text`.
+        """
         index = self.rows.of(examples)
         return train_text(
             self._untrained if from_scratch else self._pretrained,
@@ -236,9 +257,11 @@ class TextWork:
             device=self.device,
             bf16=self.bf16,
             progress=lambda done, total: self.progress.note(f"{name}: step {done}/{total}") if self.progress.due() else None,
+            watch=watch,
+            every=every,
         )
 
-    def _choose(self, examples: np.ndarray, seed: int, how: How, decay: float, name: str, from_scratch: bool) -> float:
+    def choose(self, examples: np.ndarray, seed: int, how: How, decay: float, name: str = "", *, from_scratch: bool = False) -> float:
         """The rate with the least loss on held-out examples."""
         grid, fallback = (GRID_FROZEN, FALLBACK_FROZEN) if how == "frozen" else (GRID, FALLBACK)
         held = held_out_examples(self.task, self.train, examples, seed)
@@ -247,7 +270,8 @@ class TextWork:
         kept, all_rows = self.rows.of(examples[held]), len(self.rows.of(examples))
         losses = []
         for lr in grid:
-            network = self._train(examples[~held], seed, how, decay, lr, f"{name}, trying rate {lr:g}", from_scratch, all_rows)
+            said = f"{name}, trying rate {lr:g}"
+            network = self.train_one(examples[~held], seed, how, decay, lr, said, from_scratch=from_scratch, of=all_rows)
             losses.append(loss_of(network, self.task, self.rows, kept, self.tokenizer.pad, self.device))
         return grid[int(np.argmin(losses))]
 
