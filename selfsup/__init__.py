@@ -23,6 +23,7 @@ _HOMES = {
     "decompress": "selfsup.tasks.compress",
     "finetune": "selfsup.tasks.finetune",
     "predict": "selfsup.tasks.classifier",
+    "benchmark": "selfsup.tasks.benchmark",
     "generate": "selfsup.tasks.generate",
     "continue_texts": "selfsup.tasks.language",
     "perplexity": "selfsup.tasks.language",

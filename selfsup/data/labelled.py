@@ -35,7 +35,7 @@ class Texts:
     Attributes:
         source: absolute path, or "list".
         first, second: the texts; `second` is None where there are no pairs.
-        labels: names of classes, or scores written with a decimal point; None for unknown.
+        labels: names of classes, or scores; None for unknown.
     """
 
     source: str

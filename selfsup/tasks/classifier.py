@@ -17,6 +17,7 @@ from torch import nn
 from selfsup.engine.checkpoint import load_tensors, read_json, replace_file, save_tensors, verify_folder
 from selfsup.method import Encoder
 from selfsup.tasks.encoder import load, save_encoder
+from selfsup.tasks.text_model import TrainedText, named, write_predictions
 
 
 class TrainedClassifier:
@@ -75,33 +76,62 @@ def save_classifier(folder: Path, encoder: Encoder, linear: nn.Linear, config: M
 class Predictions(NamedTuple):
     """What a classifier says of N items."""
 
-    names: Sequence[str]  # of the items
-    classes: Sequence[str]  # the likeliest class of each
-    probabilities: np.ndarray  # (N,) float32, of that class
+    names: Sequence[str]  # of the items; of text the texts, the first of a pair, or the questions
+    classes: Sequence[Any]  # the likeliest class of each; of text also a score, the tags of its words, or an answer
+    probabilities: Any  # (N,) float32, of that class; of tags a list of them
 
 
-def predict(classifier: str | Path | TrainedClassifier, data: Any, *, out: str | Path | None = None, max_bad: float = 0.01) -> Predictions:
+def predict(
+    classifier: str | Path | TrainedClassifier | TrainedText,
+    data: Any,
+    *,
+    out: str | Path | None = None,
+    column: str | None = None,
+    second: str | None = None,
+    max_bad: float = 0.01,
+) -> Predictions:
     """The likeliest class of every item, and how likely the classifier thinks it.
 
     Args:
         classifier: a folder of `selfsup finetune` or `selfsup.distill`, or what they returned.
-        data: anything that `selfsup.pretrain` takes.
-        out: a .csv file to write, with the columns name, class and probability.
+        data: anything that `selfsup.pretrain` takes; of text, what `selfsup.finetune` takes, labels are not needed.
+        out: a .csv file to write, with the columns name, class and probability; of text .csv or .tsv, see `write_predictions`.
+        column, second: of text, names of columns, as for `selfsup.finetune`.
         max_bad: largest fraction of unreadable files, 0 to 1.
 
     Raises:
         ValueError: `out` has another ending, there is no classifier, or the data does not fit it.
     """
-    if out is not None and Path(out).suffix != ".csv":
-        raise ValueError(f"{out}: expected a name that ends in .csv")
-    trained = classifier if isinstance(classifier, TrainedClassifier) else TrainedClassifier(classifier)
+    suffix = ".csv" if out is None else Path(out).suffix
+    if suffix not in (".csv", ".tsv"):
+        raise ValueError(f"{out}: expected a name that ends in .csv, or of text in .tsv")
+    trained = open_classifier(classifier) if isinstance(classifier, str | Path) else classifier
+    if isinstance(trained, TrainedText):
+        found = trained.open(data, column=column, second=second)
+        said = trained.predict(found)
+        if out is not None:
+            write_predictions(Path(out), found, said)
+        return Predictions(named(found), said.values, said.probabilities)
+    if column is not None or second is not None or suffix != ".csv":
+        raise ValueError("--column, --second and .tsv are of text, and this classifier takes other data; write a .csv")
     items = trained.encoder.open(data, max_bad=max_bad)
     p = trained.probabilities(items)
     best = p.argmax(axis=1)
-    found = Predictions(items.names, [trained.classes[c] for c in best], p[np.arange(len(p)), best])
+    predicted = Predictions(items.names, [trained.classes[c] for c in best], p[np.arange(len(p)), best])
     if out is not None:
         text = io.StringIO()
-        rows = zip(found.names, found.classes, (f"{x:.6f}" for x in found.probabilities), strict=True)
+        rows = zip(predicted.names, predicted.classes, (f"{x:.6f}" for x in predicted.probabilities), strict=True)
         csv.writer(text).writerows([("name", "class", "probability"), *rows])
         replace_file(Path(out), text.getvalue().encode(errors="surrogateescape"))  # a name that is no UTF-8 keeps its bytes
-    return found
+    return predicted
+
+
+def open_classifier(path: str | Path) -> TrainedClassifier | TrainedText:
+    """What `selfsup finetune` has written: of images and vectors, or of text.
+
+    Raises:
+        ValueError: nothing is there to load.
+        DamagedError: it is not what was written.
+    """
+    config = Path(path) / "classifier" / "config.json"
+    return TrainedText(path) if config.is_file() and "task" in read_json(config) else TrainedClassifier(path)

@@ -126,7 +126,9 @@ def load(path: str | Path, *, best: bool = False, network: Encoder | None = None
     network = network_of(config) if network is None else dress(network, **around)
     with torch.no_grad():
         copy_state(network, tensors, path)
-    return TrainedEncoder(network, config, load_tokenizer(run) if "text" in config["encoder"] else None)
+    return TrainedEncoder(
+        network, config, load_tokenizer(path if (path / "tokenizer.json").is_file() else run) if "text" in config["encoder"] else None
+    )
 
 
 def network_of(config: Mapping[str, Any]) -> Encoder:
@@ -184,7 +186,10 @@ def model_card(network: Encoder, config: Mapping[str, Any]) -> str:
     what, example = ("texts", "texts.txt") if text else (what, "photos/" if size else "table.npy")
     tuned = config.get("finetuning")
     begun = f"| began with | {config['start']['path']} |\n" if "start" in config else ""
-    after = f"| fine-tuning | {tuned['how']}, on {tuned['labels']} labels of {len(tuned['classes'])} classes |\n" if tuned else ""
+    after = ""
+    if tuned:
+        of = f" of {len(tuned['classes'])} classes" if tuned["classes"] else ""
+        after = f"| fine-tuning | {tuned['how']}, on {tuned['labels']} labels{of} |\n"
     return f"""---
 library_name: selfsup
 tags: [self-supervised, {config["method"]}, feature-extraction]

@@ -1,5 +1,7 @@
 """`selfsup finetune`: from a pretrained encoder and labels, few will do, to a classifier; beside the same network from scratch.
 
+Images and vectors are treated here, text in `finetune_text.py`.
+
 Axes: N labelled items, K classes, D width of the encoder's vectors.
 """
 
@@ -7,7 +9,7 @@ import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,9 +18,10 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from selfsup.data import Items
+from selfsup.data.labelled import Task
 from selfsup.engine.log import Progress
 from selfsup.evaluation.features import embed_items
-from selfsup.evaluation.few_label import fit_heads, interval, labelled_rows, wilson
+from selfsup.evaluation.few_label import fit_heads, interval, wilson
 from selfsup.evaluation.linear import held_out
 from selfsup.evaluation.logistic import Scaling
 from selfsup.evaluation.protocol import SCRATCH_EPOCHS, SCRATCH_IMAGES, labels_of, matched
@@ -26,13 +29,12 @@ from selfsup.evaluation.scratch import BATCH, train_from_scratch
 from selfsup.method import Encoder
 from selfsup.tasks.classifier import TrainedClassifier, save_classifier
 from selfsup.tasks.encoder import TrainedEncoder, load, network_of, untrained
-from selfsup.tasks.plan import check_numbers, choose_device, empty_folder, has_fast_bf16
+from selfsup.tasks.finetune_settings import DECAY, HELD_OUT, How, check_settings, draw
+from selfsup.tasks.plan import choose_device, empty_folder, has_fast_bf16
+from selfsup.tasks.text_model import TrainedText
 
-How = Literal["frozen", "full", "layerwise"]
 GRID = (2e-4, 6e-4, 2e-3)  # learning rates to choose from; the last is the one of training from scratch in `selfsup evaluate`
 FALLBACK = {"pretrained": 2e-4, "scratch": 2e-3}  # where no class has a label to spare
-HELD_OUT = 0.2  # of each class's labels, at least one, to choose among them
-DECAY = 0.75
 
 
 def finetune(
@@ -41,6 +43,10 @@ def finetune(
     test: Any = None,
     *,
     out: str | Path,
+    task: Task | None = None,
+    column: str | None = None,
+    second: str | None = None,
+    label: str | None = None,
     labels: int | None = None,
     fraction: float | None = None,
     how: How = "layerwise",
@@ -57,7 +63,7 @@ def finetune(
     max_bad: float = 0.01,
     device: str = "auto",
     quiet: bool = False,
-) -> TrainedClassifier:
+) -> TrainedClassifier | TrainedText:
     """Make a classifier of an encoder, with all labels or a few; with test data, say how good it is beside the same network from scratch.
 
     Frozen: logistic regression on the encoder's vectors, solved exactly, its penalty chosen by cross-validation within the labels; the
@@ -66,19 +72,27 @@ def finetune(
     layer's, where the encoder's last block has depth 1; see `layerwise_rates` for what a block is. Statistics of batch normalisation are
     of the labelled items in the end.
 
+    Of text, a linear layer on the encoder's vector gives classes or, by least squares, scores; on the vectors of tokens it gives tags of
+    words, or where an answer begins and ends. Frozen, it is trained by AdamW like the rest, on vectors centred and scaled.
+
     Args:
         encoder: a run, an encoder folder, or what `selfsup.load` gave.
-        train: labelled data, as pretrain takes it; items without a class are left out and counted.
+        train: labelled data, as pretrain takes it; of text as `selfsup.data.labelled.open_labelled` does. Items without a class are left
+            out and counted.
         test: labelled data; classes are matched by name, and an item of a class that train lacks counts as wrong.
         out: folder of the classifier: encoder/ and classifier/.
+        task: of text, classify, pairs, tokens or answers; what the data are for when not given.
+        column, second, label: of text, names of columns, see `open_labelled`.
         labels: labels of each class to learn from, drawn at random by the seed; all when not given.
         fraction: part of each class's labels instead, above 0 to 1, at least one label.
         how: frozen, full or layerwise.
         layer_decay: of layerwise, above 0 to 1; 0.75 when not given, as MAE has it.
-        epochs: how long: passes over the labels. Without epochs and steps: 10 epochs, and at least 3,200 crops.
-        steps: how long: optimiser steps of 64 crops.
+        epochs: how long: passes over the labels. Without epochs and steps: 10 epochs, and at least 3,200 crops; of text 4, and at
+            least 200 steps.
+        steps: how long: optimiser steps of 64 crops, or 32 rows of text.
         lr: peak learning rate. When not given: of 2e-4, 6e-4 and 2e-3, the one with the best cross entropy on a fifth of each class's
-            labels, after a training without them; where no class has two labels, 2e-4, and from scratch 2e-3.
+            labels, after a training without them; where no class has two labels, 2e-4, and from scratch 2e-3. Of text 1e-4, 3e-4 and
+            1e-3 (frozen 1e-3, 3e-3 and 1e-2), chosen with the first seed for all.
         seeds: repetitions, each with another draw of labels, order and crops; the first one is the classifier that is written.
         seed: of the first repetition; the next has seed + 1.
         augment: random crops of 50 to 100 % of the area, and flips; otherwise the central square.
@@ -96,13 +110,24 @@ def finetune(
     Raises:
         ValueError: no labels, fewer of a class than asked for, one class only, settings that contradict each other, or `out` is not empty.
     """
-    _check(how, labels, fraction, layer_decay, epochs, steps, lr, seeds)
+    check_settings(how, labels, fraction, layer_decay, epochs, steps, lr, seeds)
+    trained = encoder if isinstance(encoder, TrainedEncoder) else load(encoder, best=best)
+    of_text = {"task": task, "column": column, "second": second, "label": label}
+    if trained.tokenizer is not None:
+        if not (augment and flip):
+            raise ValueError("--no-augment and --no-flip are of images; text is not augmented")
+        from selfsup.tasks.finetune_text import finetune_text
+
+        amount: dict[str, Any] = {"labels": labels, "fraction": fraction, "epochs": epochs, "steps": steps, "seeds": seeds, "seed": seed}
+        kind: dict[str, Any] = {"how": how, "layer_decay": layer_decay, "lr": lr, "scratch": scratch, "device": device, "quiet": quiet}
+        return finetune_text(trained, train, test, out=out, **of_text, **amount, **kind)
+    if any(value is not None for value in of_text.values()):
+        raise ValueError("--task, --column, --second and --label are of text, and this encoder takes other data")
     scratch = scratch and test is not None
     if how == "frozen" and not scratch and (epochs, steps, lr) != (None, None, None):
         raise ValueError(
             "frozen is solved exactly; --epochs, --steps and --lr are of the training from scratch beside it, and there is none"
         )
-    trained = encoder if isinstance(encoder, TrainedEncoder) else load(encoder, best=best)
     if scratch:
         network_of(trained.config)  # raises for a user's own module, before hours have passed
     settings = {"cache": True, "max_bad": max_bad}
@@ -111,7 +136,7 @@ def finetune(
     classes = few.classes[: notes["classes"]]
     if len(classes) < 2:
         raise ValueError(f"{few.source} has labels of one class only ({classes[0]}); a classifier needs at least 2")
-    draws = [_draw(labels_of(few), classes, labels, fraction, seed + k).numpy() for k in range(seeds)]
+    draws = [draw(labels_of(few), classes, labels, fraction, seed + k).numpy() for k in range(seeds)]
     budget = steps * BATCH if steps else round((epochs or SCRATCH_EPOCHS) * len(draws[0]))
     work = _Work(
         trained,
@@ -264,53 +289,12 @@ class _Work:
         return embed_items(network.to(self.device), items, self.trained.image_size, device=self.device)
 
 
-def _draw(y: Tensor, classes: tuple[str, ...], labels: int | None, fraction: float | None, seed: int) -> Tensor:
-    """Rows to learn from; of each class at least one."""
-    sizes = y.bincount(minlength=len(classes))
-    if labels is not None:
-        smallest = int(sizes.argmin())
-        if labels > sizes[smallest]:
-            n = int(sizes[smallest])
-            raise ValueError(f'class "{classes[smallest]}" has only {n} labelled items, got --labels {labels}; choose {n} or less')
-        return labelled_rows(y, labels, seed)
-    if fraction is None:
-        return torch.arange(len(y))
-    generator = torch.Generator().manual_seed(seed)
-    drawn = []
-    for c, size in enumerate(sizes.tolist()):
-        kept = torch.randperm(size, generator=generator)[: max(1, round(fraction * size))]
-        drawn.append((y == c).nonzero()[kept, 0])
-    return torch.cat(drawn)
-
-
-def _check(
-    how: str,
-    labels: int | None,
-    fraction: float | None,
-    layer_decay: float | None,
-    epochs: float | None,
-    steps: int | None,
-    lr: float | None,
-    seeds: int,
-) -> None:
-    if how not in get_args(How):
-        raise ValueError(f"how must be one of {', '.join(get_args(How))}, got {how!r}")
-    if labels is not None and fraction is not None:
-        raise ValueError("--labels and --fraction each say how many labels; give one of them")
-    if epochs is not None and steps is not None:
-        raise ValueError("--epochs and --steps each say how long to train; give one of them")
-    if layer_decay is not None and how != "layerwise":
-        raise ValueError(f"--layer-decay is for --how layerwise, got --how {how}")
-    check_numbers({"labels": labels, "fraction": fraction, "layer_decay": layer_decay})
-    check_numbers({"epochs": epochs, "steps": steps, "lr": lr, "seeds": seeds})
-    if fraction is not None and fraction > 1:
-        raise ValueError(f"--fraction is a part of the labels, above 0 and at most 1, got {fraction}")
-    if layer_decay is not None and layer_decay > 1:
-        raise ValueError(f"--layer-decay must be above 0 and at most 1, got {layer_decay}")
-
-
 def as_table(about: Mapping[str, Any]) -> Table:
     """The result of `finetune` for a terminal, accuracies in per cent; without test data, what was trained."""
+    if "task" in about:
+        from selfsup.tasks.finetune_text import as_table as table_of_text
+
+        return table_of_text(about)
     said = f"{about['labels']} labels of {len(about['classes'])} classes"
     if "test_items" in about:
         kind = "mean and 95 % interval over the seeds" if about["seeds"] > 1 else "95 % interval (Wilson)"

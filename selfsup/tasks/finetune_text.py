@@ -1,0 +1,401 @@
+"""`selfsup finetune` for text: from a pretrained encoder and labels to classes, scores, tags or answers; beside the same from scratch.
+
+Reading order: `finetune_text`, then `TextWork.repeat`. What is asked of the text is in `text_tasks.py` and `answers.py`, the training in
+`text_training.py`, the result in `text_model.py`.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from rich.table import Table
+from torch import Tensor
+
+from selfsup.data.labelled import Labelled, Questions, Tagged, Texts, open_labelled, task_of
+from selfsup.data.tokenizer import Tokenizer
+from selfsup.engine.log import Progress
+from selfsup.evaluation.few_label import interval, wilson
+from selfsup.evaluation.linear import held_out
+from selfsup.method import Encoder
+from selfsup.tasks.encoder import TrainedEncoder, network_of, untrained
+from selfsup.tasks.finetune_settings import DECAY, HELD_OUT, How, draw
+from selfsup.tasks.plan import choose_device, empty_folder, has_fast_bf16
+from selfsup.tasks.text_model import TrainedText, save_text
+from selfsup.tasks.text_tasks import Classes, Rows, Said, TextTask, only_labelled, task_for
+from selfsup.tasks.text_training import BATCH, TextNetwork, loss_of, outputs_of, train_text
+
+GRID = (1e-4, 3e-4, 1e-3)  # learning rates to choose from, and of a linear layer on a frozen encoder
+GRID_FROZEN = (1e-3, 3e-3, 1e-2)
+FALLBACK, FALLBACK_FROZEN = 3e-4, 3e-3  # where there is nothing to choose by
+EPOCHS, LEAST_STEPS = 4, 200
+SHARES = ("accuracy", "exact_match")  # measures that count what is right
+
+
+def finetune_text(
+    trained: TrainedEncoder,
+    train: Any,
+    test: Any = None,
+    *,
+    out: Any,
+    task: str | None = None,
+    column: str | None = None,
+    second: str | None = None,
+    label: str | None = None,
+    labels: int | None = None,
+    fraction: float | None = None,
+    how: How = "layerwise",
+    layer_decay: float | None = None,
+    epochs: float | None = None,
+    steps: int | None = None,
+    lr: float | None = None,
+    seeds: int = 1,
+    seed: int = 0,
+    scratch: bool = True,
+    device: str = "auto",
+    quiet: bool = False,
+) -> TrainedText:
+    """See `selfsup.tasks.finetune.finetune`, which has checked the settings."""
+    scratch = scratch and test is not None
+    if scratch:
+        network_of(trained.config)  # raises for a user's own module, before hours have passed
+    columns: dict[str, Any] = {"column": column, "second": second, "label": label}
+    examples, unlabelled = only_labelled(open_labelled(train, task, **columns))  # type: ignore[arg-type]
+    asked = task_for(examples)
+    tests, left_out = (None, 0) if test is None else only_labelled(open_labelled(test, task_of(examples), **columns))
+    if tests is not None:
+        check_test(asked, tests)
+    draws = [drawn(asked, examples, labels, fraction, seed + k) for k in range(seeds)]
+    if how == "layerwise":
+        layer_decay = DECAY if layer_decay is None else layer_decay
+    work = TextWork(
+        trained,
+        asked,
+        examples,
+        budget=Budget(epochs, steps),
+        lr=lr,
+        device=choose_device(device),
+        progress=Progress(quiet=quiet),
+    )
+    work.rows  # noqa: B018  what cannot be laid out is said before the folder is made
+    folder = empty_folder(out)
+    to_test = {} if tests is None else {"test": tests}
+    tuned = work.repeat(draws, seed, to_test, how, layer_decay or 1.0)
+    fresh = work.repeat(draws, seed, to_test, "full", 1.0, from_scratch=True) if scratch else None
+    work.progress.close()
+    about: dict[str, Any] = {
+        "task": task_of(examples),
+        "how": how,
+        "layer_decay": layer_decay,
+        "labels": len(draws[0]),
+        "labels_per_class": labels,
+        "fraction": fraction,
+        "classes": list(asked.classes),
+        "train_items": len(examples),
+        **{f"train_{name}": n for name, n in {"items_without_label": unlabelled, **work.rows.notes}.items() if n},
+        "seeds": seeds,
+        "seed": seed,
+        "steps": work.budget.steps_for(len(work.rows.of(draws[0]))),
+        "batch_size": BATCH,
+        "tuned": summary(tuned, tests),
+        "scratch": None if fresh is None else summary(fresh, tests),
+    }
+    if tests is not None:
+        strangers = _strangers(asked, tests)
+        notes = {"items_without_label": left_out, "items_of_classes_not_in_train": strangers, **tuned[0].notes["test"]}
+        about |= {"test_items": len(tests), **{f"test_{name}": n for name, n in notes.items() if n}}
+    network = tuned[0].network
+    assert network is not None  # that of the first seed is kept
+    assert trained.tokenizer is not None  # or this were no text
+    save_text(folder, network, asked, {**trained.config, "finetuning": about}, about, trained.tokenizer)
+    return TrainedText(folder, network=network.encoder if trained.config["encoder"]["name"] == "own" else None)
+
+
+class Budget(NamedTuple):
+    """How long to train: passes over the rows, or steps; without both 4 passes, and at least 200 steps."""
+
+    epochs: float | None
+    steps: int | None
+
+    def steps_for(self, rows: int) -> int:
+        """Steps of 32 rows."""
+        if self.steps is not None:
+            return self.steps
+        return max(math.ceil((self.epochs or EPOCHS) * rows / BATCH), 1 if self.epochs else LEAST_STEPS)
+
+
+class Tuned(NamedTuple):
+    """One training.
+
+    Attributes:
+        network: of the first seed, on the CPU; None of the others.
+        lr: peak learning rate.
+        said: what it says of the test data, by their names.
+        scores: how good that is.
+        notes: what happened to the test data.
+    """
+
+    network: TextNetwork | None
+    lr: float
+    said: dict[str, Said]
+    scores: dict[str, dict[str, float]]
+    notes: dict[str, dict[str, int]]
+
+
+@dataclass(frozen=True)
+class TextWork:
+    """What all trainings on the same data have in common.
+
+    Attributes:
+        trained: the encoder to begin with.
+        task: what is asked.
+        train: labelled data.
+        budget: how long.
+        lr: peak learning rate; chosen when None.
+        device: where.
+        progress: where progress goes.
+    """
+
+    trained: TrainedEncoder
+    task: TextTask
+    train: Labelled
+    budget: Budget
+    lr: float | None
+    device: torch.device
+    progress: Progress
+
+    @cached_property
+    def rows(self) -> Rows:
+        """The training data as the network takes it."""
+        return self.task.rows(self.train, self.tokenizer, self.length)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Of the encoder."""
+        assert self.trained.tokenizer is not None
+        return self.trained.tokenizer
+
+    @property
+    def length(self) -> int:
+        """Most tokens of a row."""
+        return self.trained.config["encoder"]["text"]["length"]
+
+    @property
+    def bf16(self) -> bool:
+        """Whether to compute in bfloat16."""
+        return has_fast_bf16(self.device)
+
+    def repeat(
+        self,
+        draws: Sequence[np.ndarray],
+        seed: int,
+        tests: Mapping[str, Labelled],
+        how: How,
+        decay: float,
+        *,
+        from_scratch: bool = False,
+    ) -> list[Tuned]:
+        """One network for each draw of examples, and what it is worth; the learning rate is chosen with the first."""
+        lr, found = self.lr, []
+        laid_out = {name: self.task.rows(data, self.tokenizer, self.length) for name, data in tests.items()}
+        for k, examples in enumerate(draws):
+            name = f"{'from scratch' if from_scratch else how}, seed {k + 1} of {len(draws)}"
+            if lr is None:
+                lr = self.choose(examples, seed, how, decay, name, from_scratch=from_scratch)
+            network = self.train_one(examples, seed + k, how, decay, lr, f"{name}, rate {lr:g}", from_scratch=from_scratch)
+            said, scores = {}, {}
+            for which, data in tests.items():
+                rows = laid_out[which]
+                every = np.arange(len(rows.ids))
+                outputs = outputs_of(network, rows, every, self.tokenizer.pad, device=self.device)
+                said[which] = self.task.read(outputs, rows, data)
+                scores[which] = self.task.score(said[which], data)
+            notes = {which: rows.notes for which, rows in laid_out.items()}
+            found.append(Tuned(network.cpu() if k == 0 else None, lr, said, scores, notes))
+        return found
+
+    def train_one(
+        self,
+        examples: np.ndarray,
+        seed: int,
+        how: How,
+        decay: float,
+        lr: float,
+        name: str = "",
+        *,
+        from_scratch: bool = False,
+        of: int | None = None,
+        watch: Callable[[int, TextNetwork], None] | None = None,
+        every: int = 1,
+    ) -> TextNetwork:
+        """A network trained on these examples.
+
+        Args:
+            examples: their numbers.
+            seed, how, decay, lr: see `train_text`.
+            name: for the progress.
+            from_scratch: begin with random weights.
+            of: rows that the budget counts; those of the examples when not given.
+            watch, every: see `train_text`.
+        """
+        index = self.rows.of(examples)
+        return train_text(
+            self._untrained if from_scratch else self._pretrained,
+            self.task,
+            self.rows,
+            index,
+            pad=self.tokenizer.pad,
+            seed=seed,
+            steps=self.budget.steps_for(len(index) if of is None else of),
+            lr=lr,
+            frozen=how == "frozen",
+            layer_decay=decay,
+            device=self.device,
+            bf16=self.bf16,
+            progress=lambda done, total: self.progress.note(f"{name}: step {done}/{total}") if self.progress.due() else None,
+            watch=watch,
+            every=every,
+        )
+
+    def choose(self, examples: np.ndarray, seed: int, how: How, decay: float, name: str = "", *, from_scratch: bool = False) -> float:
+        """The rate with the least loss on held-out examples."""
+        grid, fallback = (GRID_FROZEN, FALLBACK_FROZEN) if how == "frozen" else (GRID, FALLBACK)
+        held = held_out_examples(self.task, self.train, examples, seed)
+        if not held.any() or held.all():
+            return fallback
+        kept, all_rows = self.rows.of(examples[held]), len(self.rows.of(examples))
+        losses = []
+        for lr in grid:
+            said = f"{name}, trying rate {lr:g}"
+            network = self.train_one(examples[~held], seed, how, decay, lr, said, from_scratch=from_scratch, of=all_rows)
+            losses.append(loss_of(network, self.task, self.rows, kept, self.tokenizer.pad, self.device))
+        return grid[int(np.argmin(losses))]
+
+    def _pretrained(self) -> Encoder:
+        return copy.deepcopy(self.trained.network).cpu().requires_grad_(True)
+
+    def _untrained(self) -> Encoder:
+        return untrained(self.trained)
+
+
+def drawn(task: TextTask, data: Labelled, labels: int | None, fraction: float | None, seed: int) -> np.ndarray:
+    """Numbers of the examples to learn from; where there are classes, some of each.
+
+    Raises:
+        ValueError: too few of a class, or no classes to have some of.
+    """
+    if isinstance(task, Classes):
+        return np.sort(draw(_numbers(task, data), task.classes, labels, fraction, seed).numpy())
+    if labels is not None:
+        raise ValueError(f"--labels counts texts of each class; of {data.source}, which holds no classes of texts, take a --fraction")
+    if fraction is None:
+        return np.arange(len(data))
+    kept = max(1, round(fraction * len(data)))
+    return np.sort(np.random.default_rng(seed).permutation(len(data))[:kept])
+
+
+def held_out_examples(task: TextTask, data: Labelled, examples: np.ndarray, seed: int) -> np.ndarray:
+    """(n,) bool, True for a fifth of these examples: of each class; of questions, whole passages."""
+    if isinstance(task, Classes):
+        return held_out(_numbers(task, data)[examples], HELD_OUT, seed).numpy()
+    groups = data.groups()[examples]
+    names = np.random.default_rng(seed).permutation(np.unique(groups))
+    kept = names[: max(1, round(HELD_OUT * len(names)))] if len(names) > 1 else []
+    return np.isin(groups, kept)
+
+
+def _numbers(task: Classes, data: Any) -> Tensor:
+    number = {name: i for i, name in enumerate(task.classes)}
+    return torch.tensor([number[name] for name in data.labels])
+
+
+def check_test(task: TextTask, test: Labelled) -> None:
+    """Raise ValueError where test data have no labels, or none that can be right."""
+    if isinstance(test, Questions):
+        if not any(q.answers for q in test.asked):
+            raise ValueError(f"{test.source} has no answers to measure by; `selfsup predict` needs none")
+        return
+    if not len(test):
+        raise ValueError(f"{test.source} has no labels to measure by; `selfsup predict` needs none")
+    if task.classes and _strangers(task, test) == _labels_of(test).size:
+        some = ", ".join(sorted(set(_labels_of(test).tolist()))[:5])
+        raise ValueError(f"no label of {test.source} ({some}) is one that was learned ({', '.join(task.classes[:5])})")
+    if not task.classes:
+        for name in _labels_of(test):
+            try:
+                float(name)
+            except ValueError:
+                raise ValueError(f'{test.source}: "{name}" is no score, and scores were learned') from None
+
+
+def _labels_of(data: Texts | Tagged) -> np.ndarray:
+    found = data.labels if isinstance(data, Texts) else [tag for tags in data.tags for tag in tags]
+    return np.array([name for name in found if name is not None], dtype=np.str_)
+
+
+def _strangers(task: TextTask, test: Labelled) -> int:
+    return 0 if isinstance(test, Questions) or not task.classes else int((~np.isin(_labels_of(test), task.classes)).sum())
+
+
+def summary(tuned: Sequence[Tuned], test: Labelled | None) -> dict[str, Any]:
+    """Scores with their 95 % intervals: Student's over seeds; of one seed Wilson's where independent items are counted, else none."""
+    said: dict[str, Any] = {"learning_rates": [one.lr for one in tuned]}
+    if test is None:
+        return said
+    measures = {}
+    for name in tuned[0].scores["test"]:
+        each = [one.scores["test"][name] for one in tuned]
+        found: dict[str, Any] = {"mean": each[0], "low": None, "high": None}
+        if len(each) > 1:
+            found = _interval(each)
+        elif name in SHARES and not isinstance(test, Tagged):  # words of a sentence are not independent
+            found = wilson(round(each[0] * len(test)), len(test))._asdict()
+        measures[name] = {**found, "each": each}
+    return {"scores": measures, **said}
+
+
+def _interval(each: list[float]) -> dict[str, float]:
+    """Of scores from -1 to 1, correlations among them."""
+    shifted = interval([(x + 1) / 2 for x in each])
+    return {name: 2 * value - 1 for name, value in shifted._asdict().items()}
+
+
+def as_table(about: Mapping[str, Any]) -> Table:
+    """The result for a terminal, scores times 100."""
+    kinds = {"classify": "texts", "pairs": "pairs", "tokens": "sentences", "answers": "questions"}
+    what = kinds[about["task"]]
+    said = [f"{about['labels']} {what} to learn from" + (f", {len(about['classes'])} classes" if about["classes"] else "")]
+    if "test_items" in about:
+        kind = "; mean and 95 % interval over the seeds" if about["seeds"] > 1 else ""
+        said.append(f"{about['test_items']} {what} to measure by{kind}")
+    words = {
+        "items_without_label": "without a label were left out",
+        "items_of_classes_not_in_train": "labels are of classes that were not learned, and count as wrong",
+        "cut": "were cut to the encoder's length",
+        "split": "were split to the encoder's length",
+        "misplaced": "answers do not stand where the data say, and were not learned",
+    }
+    for part in ("train", "test"):
+        said += [f"{part}: {about[f'{part}_{key}']} {word}" for key, word in words.items() if f"{part}_{key}" in about]
+    rows = {f"this encoder, {_way(about)}": about["tuned"], "the same network, from scratch": about["scratch"]}
+    shown = {name: row for name, row in rows.items() if row is not None}
+    names = list(about["tuned"].get("scores", {}))
+    between = {name for name in names if about["tuned"]["scores"][name]["low"] is not None}
+    head = [x for name in names for x in [name.replace("_", " "), *(["interval"] if name in between else [])]]
+    table = Table("", *head, "learning rate", caption="; ".join(said))
+    for name, row in shown.items():
+        cells = []
+        for measure in names:
+            at = row["scores"][measure]
+            cells.append(f"{100 * at['mean']:.1f}")
+            cells += [f"{100 * at['low']:.1f} to {100 * at['high']:.1f}"] if measure in between else []
+        table.add_row(name, *cells, ", ".join(dict.fromkeys(f"{lr:g}" for lr in row["learning_rates"])))
+    return table
+
+
+def _way(about: Mapping[str, Any]) -> str:
+    return about["how"] + (f" ({about['layer_decay']:g})" if about["layer_decay"] else "")
