@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -12,12 +13,13 @@ from torch import Tensor, nn
 from selfsup.method import Encoder
 from selfsup.models.normalize import Normalize
 
-TEXT = ("bert_tiny", "bert_mini", "bert_small", "bert_medium", "bert_base", "gpt_nano", "gpt_mini", "gpt2")
+TEXT = ("bert_tiny", "bert_mini", "bert_small", "bert_medium", "bert_base", "gpt_nano", "gpt_mini", "gpt2", "words_100", "words_300")
 RESIDUAL = ("small", "resnet18", "resnet34", "resnet50")
 IMAGES = (*RESIDUAL, "vit_tiny", "vit_small", "vit_base", "dcgan", "unet", "vq_2", "vq_4", "vq_8", "vq_16")
 OF_VECTORS = ("mlp", "table", "stack")
 ENCODERS = (*IMAGES, *OF_VECTORS, *TEXT)
-"""Names that `build_encoder` knows: of `OF_VECTORS` "table" takes rows of tables and "stack" images too, those of `TEXT` token numbers."""
+"""Names that `build_encoder` knows: of `OF_VECTORS` "table" takes rows of tables and "stack" images too, those of `TEXT` token
+numbers. There is words_N for every N."""
 
 
 def build_encoder(
@@ -54,19 +56,26 @@ def build_encoder(
     Raises:
         ValueError: no such name (the nearest one is named), or channels or a size that this encoder cannot take.
     """
-    if name not in ENCODERS:
+    of_words = re.fullmatch(r"words_[1-9]\d{0,4}", name) is not None
+    if name not in ENCODERS and not of_words:
         near = difflib.get_close_matches(name, ENCODERS, n=1)
         hint = f'did you mean "{near[0]}"?' if near else f"there are {', '.join(ENCODERS)}"
         raise ValueError(f'no encoder "{name}"; {hint}')
     if channels < 1:
         raise ValueError(f'encoder "{name}" needs at least 1 channel, got channels={channels}')
-    if (name in TEXT) != (text is not None):
-        takes = "text" if name in TEXT else "images or vectors"
+    of_text = name in TEXT or of_words
+    if of_text != (text is not None):
+        takes = "text" if of_text else "images or vectors"
         raise ValueError(f'encoder "{name}" takes {takes}; choose one of {", ".join(TEXT)} for text, another for other data')
     if text is not None:
-        from selfsup.models.text import text_encoder
+        if of_words:
+            from selfsup.models.words import WordTable
 
-        made = text_encoder(name, channels, text)
+            made: Encoder = WordTable(int(name.removeprefix("words_")), channels, [text["pad"], text["start"], text["end"]])
+        else:
+            from selfsup.models.text import text_encoder
+
+            made = text_encoder(name, channels, text)
         vars(made)["spec"] = {"name": name, "channels": channels, "image_size": 0, "text": dict(text)}
         return made
     if name in ("mlp", "table") and image_size != 0:
