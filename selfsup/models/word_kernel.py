@@ -256,6 +256,9 @@ def learn(examples, words, inputs, outputs, stride, paths, signs, lr):
                 row = max(0, np.int64(examples[p + AHEAD, k])) * stride
                 for b in range(0, stride, LANES):
                     _prefetch(outputs, row + b)
+            row = np.int64(words[examples[p + AHEAD, LAST] - 1]) * stride
+            for b in range(0, stride, LANES):
+                _prefetch(inputs, row + b)
 
         first, last, left_out, target = examples[p, FIRST], examples[p, LAST], examples[p, LEFT_OUT], examples[p, TARGET]
         n = 0
