@@ -43,6 +43,7 @@ def open_text(
     layout: Layout,
     length: int,
     vocabulary_size: int = 8192,
+    min_count: int = 2,
     lowercase: bool = True,
     column: str = "text",
     documents: Literal["blank_lines", "file"] = "blank_lines",
@@ -58,6 +59,7 @@ def open_text(
         layout: how items are put together, see `selfsup.data.tokens.TextStore`.
         length: T, tokens in an item.
         vocabulary_size: most tokens of a tokenizer that is learned.
+        min_count: of a tokenizer that is learned, see `train_tokenizer`.
         lowercase: of wordpiece.
         column: of JSON and parquet; of layout "related" two or three with commas.
         documents: what ends a document in plain text.
@@ -72,11 +74,11 @@ def open_text(
     if layout == "related":
         return _open_related(data, tokenizer, length, vocabulary_size, lowercase, column, cache_dir)
     corpus = open_corpus(data, column=column, split=documents)
-    by_lines = tokenizer == "word"
+    by_lines = layout == "lines"
     if not isinstance(tokenizer, Tokenizer):
         if progress is not None:
             progress("vocabulary", 0, 1)
-        tokenizer = _tokenizer(corpus, str(tokenizer), vocabulary_size, lowercase, by_lines, cache_dir)
+        tokenizer = _tokenizer(corpus, str(tokenizer), vocabulary_size, min_count, lowercase, by_lines, cache_dir)
     if progress is not None:
         progress("tokens", 0, 1)
     found = tokenise(corpus, tokenizer, by_lines=by_lines, cache_dir=cache_dir)
@@ -109,7 +111,7 @@ def _open_related(
     flat = [text for row in rows for text in row]
     corpus = Corpus([], origin, texts=tuple(flat))
     if not isinstance(tokenizer, Tokenizer):
-        tokenizer = _tokenizer(corpus, str(tokenizer), size, lowercase, False, cache_dir)
+        tokenizer = _tokenizer(corpus, str(tokenizer), size, 2, lowercase, False, cache_dir)
     ids = tokenizer.encode(flat)
     lengths = np.array([min(len(x), length - 2) for x in ids], np.int64)
     tokens = np.concatenate([x[:n] for x, n in zip(ids, lengths, strict=True)])
@@ -124,16 +126,18 @@ def _open_related(
     return _items(store, tokenizer, np.arange(len(rows)), origin, corpus.fingerprint(), skipped, shown, None, ())
 
 
-def _tokenizer(corpus: Corpus, kind: str, size: int, lowercase: bool, by_lines: bool, cache_dir: Path | None) -> Tokenizer:
+def _tokenizer(corpus: Corpus, kind: str, size: int, min_count: int, lowercase: bool, by_lines: bool, cache_dir: Path | None) -> Tokenizer:
     if kind not in ("wordpiece", "bpe", "character", "word"):
         return load_tokenizer(kind)
     known: Kind = kind  # type: ignore[assignment]
 
     def build(folder: Path) -> None:
-        made = train_tokenizer(Sentences(corpus, by_lines), known, vocabulary_size=size, lowercase=lowercase)
+        parts = Sentences(corpus, by_lines)
+        made = train_tokenizer(parts, known, vocabulary_size=size, lowercase=lowercase, min_count=min_count)
         made.save(folder / "tokenizer.json")
 
-    key = f"{corpus.fingerprint()}-{corpus.split}-{kind}-{size}-{'lower' if lowercase else 'case'}-v2"
+    how = f"{kind}-{size}-{min_count}-{'lower' if lowercase else 'case'}-{'lines' if by_lines else 'sentences'}"
+    key = f"{corpus.fingerprint()}-{corpus.split}-{how}-v3"
     return load_tokenizer(entry(cache_root(cache_dir), key, build))
 
 

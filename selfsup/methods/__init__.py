@@ -40,6 +40,7 @@ METHODS: dict[str, str] = {
     "discrete_autoencoder": "DiscreteAutoencoder",
     "gan": "GAN",
     "vqvae": "VQVAE",
+    "word2vec": "Word2Vec",
     "bert": "BERT",
     "gpt": "GPT",
     "simcse": "SimCSE",

@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from selfsup.losses import nt_xent
-from selfsup.method import Batch, Encoder, Method, Recipe, Vocabulary
+from selfsup.method import Batch, Encoder, Layout, Method, Recipe, Vocabulary
 from selfsup.models.text import only_text
 from selfsup.views.sampling import uniform
 
@@ -132,7 +132,7 @@ class ConSERT(Method):
         self.views = Changes(vocabulary.pad, transformer.length, transformer.width, self.chosen, (token_cutoff, feature_cutoff))
 
     @classmethod
-    def layout(cls, options: Mapping[str, Any]) -> Literal["packed", "stream", "sentences", "pairs", "related"]:  # noqa: ARG003
+    def layout(cls, options: Mapping[str, Any]) -> Layout:  # noqa: ARG003
         """Sentence by sentence."""
         return "sentences"
 

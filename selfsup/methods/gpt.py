@@ -12,7 +12,7 @@ Axes: B rows, T tokens of a row, V tokens in the vocabulary.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from selfsup.losses import full_precision
-from selfsup.method import Batch, Encoder, Method, Recipe, Update, Vocabulary
+from selfsup.method import Batch, Encoder, Layout, Method, Recipe, Update, Vocabulary
 from selfsup.models.text import only_text
 
 
@@ -66,7 +66,7 @@ class GPT(Method):
         self.views = NextToken()
 
     @classmethod
-    def layout(cls, options: Mapping[str, Any]) -> Literal["packed", "stream", "sentences", "pairs"]:  # noqa: ARG003
+    def layout(cls, options: Mapping[str, Any]) -> Layout:  # noqa: ARG003
         """Rows of the corpus as it runs on, documents joined by the token that ends a text."""
         return "stream"
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from selfsup.distributed import gather
 from selfsup.losses import full_precision, log_partition
-from selfsup.method import Batch, Encoder, Method, Recipe, Vocabulary
+from selfsup.method import Batch, Encoder, Layout, Method, Recipe, Vocabulary
 from selfsup.models.text import only_text
 from selfsup.models.vit import initialise_linear
 
@@ -112,7 +112,7 @@ class SimCSE(Method):
         self.views = Sentences(vocabulary, supervised=supervised)
 
     @classmethod
-    def layout(cls, options: Mapping[str, Any]) -> Literal["packed", "stream", "sentences", "pairs", "related"]:
+    def layout(cls, options: Mapping[str, Any]) -> Layout:
         """Sentence by sentence, or rows of texts that belong together."""
         return "related" if options.get("supervised") else "sentences"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -12,13 +13,14 @@ from torch import Tensor, nn
 from selfsup.method import Encoder
 from selfsup.models.normalize import Normalize
 
-TEXT = ("bert_tiny", "bert_mini", "bert_small", "bert_medium", "bert_base", "gpt_nano", "gpt_mini", "gpt2")
+TEXT = ("bert_tiny", "bert_mini", "bert_small", "bert_medium", "bert_base", "gpt_nano", "gpt_mini", "gpt2", "words_100", "words_300")
 IMPORTED = ("bert", "gpt")
 RESIDUAL = ("small", "resnet18", "resnet34", "resnet50")
 IMAGES = (*RESIDUAL, "vit_tiny", "vit_small", "vit_base", "dcgan", "unet", "vq_2", "vq_4", "vq_8", "vq_16")
 OF_VECTORS = ("mlp", "table", "stack")
 ENCODERS = (*IMAGES, *OF_VECTORS, *TEXT)
-"""Names that `build_encoder` knows: of `OF_VECTORS` "table" takes rows of tables and "stack" images too, those of `TEXT` token numbers."""
+"""Names that `build_encoder` knows: of `OF_VECTORS` "table" takes rows of tables and "stack" images too, those of `TEXT` token
+numbers. There is words_N for every N."""
 
 
 def build_encoder(
@@ -57,23 +59,19 @@ def build_encoder(
     Raises:
         ValueError: no such name (the nearest one is named), or channels or a size that this encoder cannot take.
     """
-    if name not in (*ENCODERS, *IMPORTED):
+    of_words = re.fullmatch(r"words_[1-9]\d{0,4}", name) is not None
+    if name not in (*ENCODERS, *IMPORTED) and not of_words:
         near = difflib.get_close_matches(name, ENCODERS, n=1)
         hint = f'did you mean "{near[0]}"?' if near else f"there are {', '.join(ENCODERS)}"
         raise ValueError(f'no encoder "{name}"; {hint}')
     if channels < 1:
         raise ValueError(f'encoder "{name}" needs at least 1 channel, got channels={channels}')
-    of_text = name in (*TEXT, *IMPORTED)
+    of_text = name in (*TEXT, *IMPORTED) or of_words
     if of_text != (text is not None):
         takes = "text" if of_text else "images or vectors"
         raise ValueError(f'encoder "{name}" takes {takes}; choose one of {", ".join(TEXT)} for text, another for other data')
     if text is not None:
-        from selfsup.models.text import text_encoder
-
-        made = text_encoder(name, channels, text)
-        vars(made)["spec"] = {"name": name, "channels": channels, "image_size": 0, "text": dict(text)}
-        made.set_pool(pool or "mean")
-        return made
+        return _of_text(name, channels, text, pool or "mean", of_words=of_words)
     if name in ("mlp", "table") and image_size != 0:
         raise ValueError(f'encoder "{name}" takes vectors, image_size=0, got image_size={image_size}; for images choose small, say')
     if name not in OF_VECTORS and image_size < 1:
@@ -273,3 +271,18 @@ def _found_width(module: nn.Module, shape: tuple[int, ...]) -> int:
         got = f"{y.dtype} {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
         raise ValueError(f"{name} must give float vectors ({shape[0]}, width) or maps ({shape[0]}, width, h, w) for {shape}, got {got}")
     return y.shape[1]
+
+
+def _of_text(name: str, channels: int, text: Mapping[str, Any], pool: Any, *, of_words: bool) -> Encoder:
+    from selfsup.models.text import TextTransformer, text_encoder
+    from selfsup.models.words import WordTable
+
+    made: Encoder
+    if of_words:
+        made = WordTable(int(name.removeprefix("words_")), channels, [text["pad"], text["start"], text["end"]])
+    else:
+        made = text_encoder(name, channels, text)
+    vars(made)["spec"] = {"name": name, "channels": channels, "image_size": 0, "text": dict(text)}
+    if isinstance(made, TextTransformer):
+        made.set_pool(pool)
+    return made

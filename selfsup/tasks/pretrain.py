@@ -73,7 +73,8 @@ def pretrain(
     image_size: int | None = None,
     channels: int | None = None,
     tokenizer: str | None = None,
-    vocabulary_size: int = 8192,
+    vocabulary_size: int | None = None,
+    min_count: int | None = None,
     sequence_length: int | None = None,
     column: str = "text",
     documents: Literal["blank_lines", "file"] = "blank_lines",
@@ -105,20 +106,23 @@ def pretrain(
             paths or of texts, or what `selfsup.data` opened.
         method: one of `selfsup methods`.
         out: the run's folder; runs/METHOD-TIME when not given.
-        epochs: how long: passes over the data. Without epochs, steps or minutes: a million items, at most 200 epochs.
+        epochs: how long: passes over the data. Without epochs, steps or minutes: a million items, at most 200 epochs; of word2vec, 5.
         steps: how long: optimiser steps.
         minutes: how long: wall time; the learning rate comes down as time runs out.
         batch_size: items in a step, over all processes; the method's own when not given.
         encoder: small, resnet18, resnet34, resnet50, vit_tiny, vit_small, vit_base, dcgan, unet, mlp, table or stack; for text bert_tiny,
-            bert_mini, bert_small, bert_medium, bert_base, gpt_nano, gpt_mini or gpt2; the method's own when not given; from Python also a
-            module.
+            bert_mini, bert_small, bert_medium, bert_base, gpt_nano, gpt_mini or gpt2, and words_N for N numbers a word; the method's own
+            when not given; from Python also a module.
         start: a run or an encoder folder whose encoder is trained further, by the same method or another; its network, tokenizer, columns
             and size of images are taken over.
         image_size: side in pixels; the median short side, at most 64, when not given (224 for ResNets and ViTs, 256 where
             nothing is resized).
         channels: 1 for gray, 3 for colour; what the images have when not given.
         tokenizer: wordpiece, bpe, character or word to learn one from the text, or a tokenizer.json; the method's own when not given.
-        vocabulary_size: most tokens of a tokenizer that is learned; BERT's has 30,522, GPT-2's 50,257.
+        vocabulary_size: most tokens of a tokenizer that is learned; BERT's has 30,522, GPT-2's 50,257; the method's own when not given:
+            8,192, of word2vec a million.
+        min_count: a word that occurs less often is no token of a tokenizer that is learned; the method's own when not given: 2, of
+            word2vec 5.
         sequence_length: tokens in an item of text; the method's own when not given.
         column: of JSON and parquet that holds the text.
         documents: what ends a document in plain text: blank_lines, or only the end of its file, so that no character is lost.
@@ -161,7 +165,7 @@ def pretrain(
     if devices < 1:
         raise ValueError(f"--devices must be at least 1, got {devices}")
     processes = world_size() if is_parallel() else devices
-    where = choose_device(device)
+    where = choose_device("cpu" if device == "auto" and method_class(method).on_cpu else device)
     begun = None
     if start is not None:
         begun = Start(start, method, encoder=encoder, image_size=image_size, channels=channels, tokenizer=tokenizer)
@@ -178,7 +182,8 @@ def pretrain(
         if begun is not None:
             length = begun.length(sequence_length, cls.recipe.sequence_length)
         settings = {"layout": cls.layout(options), "length": length, "column": column, "documents": documents, "max_bad": max_bad}
-        words = {"tokenizer": tokenizer or cls.recipe.tokenizer, "vocabulary_size": vocabulary_size, "lowercase": lowercase}
+        words: dict[str, Any] = {"tokenizer": tokenizer or cls.recipe.tokenizer, "lowercase": lowercase}
+        words |= {"vocabulary_size": vocabulary_size or cls.recipe.vocabulary_size, "min_count": min_count or cls.recipe.min_count}
         if begun is not None:
             words["tokenizer"] = begun.tokenizer
         items = open_text(data, progress=say, **words, **settings)
