@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 import selfsup
+from selfsup.data.word_vectors import read_word_vectors
 from selfsup.engine.checkpoint import read_json
 from selfsup.evaluation.sts import read_sets, sts
 from selfsup.models.text import Pool
@@ -61,36 +62,18 @@ def of_table(path: Path) -> Callable[[Sequence[str]], Tensor]:
 
 def of_words(path: Path) -> Callable[[Sequence[str]], Tensor]:
     """The mean of the vectors of a sentence's words, in lower case; words that are not there do not count."""
-    words = read_word2vec(path)
-    width = len(next(iter(words.values())))
+    found = read_word_vectors(path)
+    words, width = dict(zip(found.words, found.vectors, strict=True)), found.vectors.shape[1]
 
     def embed(sentences: Sequence[str]) -> Tensor:
-        found = np.zeros((len(sentences), width), np.float32)
-        for row, sentence in zip(found, sentences, strict=True):
+        means = np.zeros((len(sentences), width), np.float32)
+        for row, sentence in zip(means, sentences, strict=True):
             known = [words[w] for w in re.findall(r"\w+|[^\w\s]", sentence.lower()) if w in words]
             if known:
                 row[:] = np.mean(known, axis=0)
-        return torch.from_numpy(found)
+        return torch.from_numpy(means)
 
     return embed
-
-
-def read_word2vec(path: Path) -> dict[str, np.ndarray]:
-    """word2vec's text format, or its binary one where the name ends in .bin: a line with two counts, then a word and its numbers."""
-    data = path.read_bytes()
-    at = data.index(b"\n") + 1
-    count, width = map(int, data[:at].split())
-    words = {}
-    for _ in range(count):
-        end = data.index(b" ", at)
-        word = data[at:end].decode("utf-8", "replace").strip()
-        if path.suffix == ".bin":
-            at = end + 1 + 4 * width
-            words[word] = np.frombuffer(data, "<f4", width, end + 1)
-        else:
-            at = data.index(b"\n", end) + 1
-            words[word] = np.array(data[end:at].split(), np.float32)
-    return words
 
 
 def main() -> None:

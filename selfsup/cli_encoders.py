@@ -349,6 +349,38 @@ def detect(
         print(note)
 
 
+def similar(
+    encoder: Path,
+    query: str,
+    /,
+    *,
+    among: str | None = None,
+    count: int = 10,
+    best: bool = False,
+    max_bad: float = 0.01,
+    json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
+) -> None:
+    """What is nearest to an image, a text or a word; and what is to woman as king is to man: "king - man + woman".
+
+    Args:
+        encoder: a run's folder, or an encoder folder.
+        query: an image or a folder of them; of text, a text in quotes, or a word, or an analogy as above.
+        among: what to search, as pretrain takes it; not needed for words of word2vec.
+        count: of answers.
+        best: of a run, the best checkpoint by the label-free measure instead of the last.
+        max_bad: largest fraction of unreadable files, 0 to 1.
+        json_: print one JSON object.
+    """
+    import selfsup
+    from selfsup.tasks.similar import as_table
+
+    found = selfsup.similar(encoder, query, among=among, count=count, best=best, max_bad=max_bad)
+    if json_:
+        print(json.dumps({answer.query: [[name, round(value, 6)] for name, value in answer.found] for answer in found}))
+    else:
+        Console().print(as_table(found))
+
+
 def report(run: Path, /) -> None:
     """Build a run's page again.
 
@@ -392,5 +424,5 @@ def methods(*, json_: Annotated[bool, Parameter(name="--json", negative=())] = F
     Console().print(table)
 
 
-VERBS = (embed, evaluate, compare, finetune, predict, benchmark, detect, report, verify, methods)
+VERBS = (embed, evaluate, compare, finetune, predict, benchmark, detect, similar, report, verify, methods)
 """In the order of `selfsup --help`."""

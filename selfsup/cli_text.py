@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
+from rich.box import SIMPLE
 from rich.console import Console
+from rich.table import Column, Table
 
 
 def perplexity(
@@ -92,6 +94,81 @@ def few_shot(
         print(json.dumps(found.as_json()))
     else:
         Console().print(as_table(found))
+
+
+def words(
+    encoder: Path,
+    /,
+    *,
+    analogies: str | None = None,
+    similarity: str | None = None,
+    best: bool = False,
+    json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
+) -> None:
+    """What vectors of words are worth: analogies answered, and agreement with people's judgement of similarity.
+
+    Args:
+        encoder: a run of word2vec, or an encoder folder with a table of words.
+        analogies: a file of questions, four words a line and sections that begin with a colon.
+        similarity: files of judged pairs, with commas: two words and a number a line.
+        best: of a run, the best checkpoint by the label-free measure instead of the last.
+        json_: print one JSON object.
+    """
+    from selfsup.evaluation.words import score_analogies, score_similarity
+    from selfsup.tasks.encoder import load
+    from selfsup.tasks.word_vectors import word_vectors
+
+    if analogies is None and similarity is None:
+        raise ValueError("say what to score by: --analogies FILE, --similarity FILE,FILE")
+    found = word_vectors(load(encoder, best=best))
+    table = Table("", Column("score", justify="right"), Column("of", justify="right"), Column("unknown", justify="right"), box=SIMPLE)
+    result: dict[str, Any] = {"words": len(found.words)}
+    if analogies is not None:
+        scored = score_analogies(found, analogies)
+        for section, (right, asked) in scored.sections.items():
+            table.add_row(section, f"{100 * right / max(asked, 1):.1f} %" if asked else "", f"{asked:,}", "")
+        table.add_row("all analogies", f"{100 * scored.accuracy:.1f} %", f"{scored.asked:,}", f"{scored.unknown:,}", end_section=True)
+        result["analogies"] = {"accuracy": scored.accuracy, "asked": scored.asked, "unknown": scored.unknown, "sections": scored.sections}
+    for path in (similarity or "").split(","):
+        if path:
+            alike = score_similarity(found, path)
+            table.add_row(f"{Path(path).stem}, Spearman", f"{alike.spearman:.3f}", f"{alike.pairs:,}", f"{alike.unknown:,}")
+            result.setdefault("similarity", {})[Path(path).name] = vars(alike)
+    if json_:
+        print(json.dumps(result))
+    else:
+        Console().print(table)
+
+
+def sts(encoder: Path, data: str, /, *, best: bool = False, json_: Annotated[bool, Parameter(name="--json", negative=())] = False) -> None:
+    """What vectors of sentences are worth: agreement with people's judgement of pairs, alignment and uniformity.
+
+    Args:
+        encoder: a run or an encoder folder of text.
+        data: a .tsv with SCORE TAB SENTENCE TAB SENTENCE in every line, scores from 0 to 5, or a folder of them.
+        best: of a run, the best checkpoint by the label-free measure instead of the last.
+        json_: print one JSON object.
+    """
+    import torch
+
+    from selfsup.evaluation.sts import read_sets
+    from selfsup.evaluation.sts import sts as score
+    from selfsup.tasks.encoder import load
+
+    trained = load(encoder, best=best)
+    if trained.tokenizer is None:
+        raise ValueError(f"{encoder}: expected an encoder of text")
+    sets = read_sets(data)
+    found = score(lambda sentences: torch.from_numpy(trained.embed(list(sentences))), sets)
+    if json_:
+        print(json.dumps(found))
+        return
+    table = Table("set", Column("pairs", justify="right"), Column("Spearman", justify="right"), box=SIMPLE)
+    for one in sets:
+        table.add_row(one.name, f"{len(one.scores):,}", f"{100 * found['sets'][one.name]:.1f}")
+    table.add_row("mean", "", f"{100 * found['mean']:.1f}")
+    table.caption = f"alignment {found['alignment']:.3f}, uniformity {found['uniformity']:.3f}"
+    Console().print(table)
 
 
 analyse = App(
@@ -184,4 +261,4 @@ def _numbers(text: str, option: str, kind: Callable[[str], Any]) -> list[Any]:
         raise ValueError(f'{option} takes numbers with commas, got "{text}"') from None
 
 
-VERBS = (perplexity, few_shot, analyse)
+VERBS = (words, sts, perplexity, few_shot, analyse)

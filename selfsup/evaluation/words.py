@@ -55,12 +55,14 @@ class Similarity:
         spearman, pearson: correlation of judgement and cosine, -1 to 1.
         pairs: that were compared.
         unknown: pairs with a word that the vectors lack, which are left out.
+        unread: lines that are no two words and a number, such as a header; left out as well.
     """
 
     spearman: float
     pearson: float
     pairs: int
     unknown: int
+    unread: int
 
 
 def nearest(found: WordVectors, word: str, n: int = 10) -> list[tuple[str, float]]:
@@ -134,7 +136,7 @@ def score_analogies(found: WordVectors, path: str | Path, *, most_words: int = M
 
 
 def score_similarity(found: WordVectors, path: str | Path, *, most_words: int = MOST_WORDS, fold_case: bool = True) -> Similarity:
-    """Compare with judgements, such as WordSim-353, MEN or SimLex-999: "word TAB word TAB score" a line, comments begin with #.
+    """Compare with judgements, such as WordSim-353, MEN or SimLex-999: two words and a score a line, with tabs or spaces between, comments begin with #.
 
     Args:
         found: frequent words first.
@@ -145,14 +147,17 @@ def score_similarity(found: WordVectors, path: str | Path, *, most_words: int = 
         ValueError: there is no such file, or fewer than two of its pairs are known.
     """
     _, known = _known(found.words, most_words, fold_case)
-    z, judged, cosines, unknown = _unit(found.vectors), [], [], 0
+    z, judged, cosines, unknown, unread = _unit(found.vectors), [], [], 0, 0
     for line in _lines(path):
-        fields = (line.upper() if fold_case else line).split("\t")
-        if line.startswith("#") or len(fields) != 3:
+        if not line.strip() or line.startswith("#"):
             continue
+        fields = (line.upper() if fold_case else line).split()
         try:
-            score = float(fields[2])
+            score = float(fields[2]) if len(fields) == 3 else None
         except ValueError:
+            score = None
+        if score is None:
+            unread += 1
             continue
         a, b = known.get(fields[0], -1), known.get(fields[1], -1)
         if min(a, b) < 0:
@@ -161,8 +166,11 @@ def score_similarity(found: WordVectors, path: str | Path, *, most_words: int = 
         judged.append(score)
         cosines.append(float(z[a] @ z[b]))
     if len(judged) < 2:
-        raise ValueError(f"{path}: {len(judged)} pairs of words are known ({unknown} are not); expected lines of word TAB word TAB score")
-    return Similarity(spearman(judged, cosines), float(np.corrcoef(judged, cosines)[0, 1]), len(judged), unknown)
+        raise ValueError(
+            f"{path}: {len(judged)} pairs of words are known, {unknown} are not, and {unread} lines have another form; expected lines of "
+            "word TAB word TAB score"
+        )
+    return Similarity(spearman(judged, cosines), float(np.corrcoef(judged, cosines)[0, 1]), len(judged), unknown, unread)
 
 
 def _known(words: Sequence[str], most: int, fold_case: bool) -> tuple[list[str], dict[str, int]]:

@@ -32,20 +32,23 @@ from selfsup.models.hugging_face import (
 from selfsup.models.text import TextTransformer
 from selfsup.tasks.encoder import FORMAT, TrainedEncoder, checkpoint_tensors, load
 from selfsup.tasks.plan import empty_folder
+from selfsup.tasks.word_vectors import export_word_vectors, import_word_vectors
 
-FORMATS = ("huggingface", "sentence-transformers")
+FOLDERS = ("huggingface", "sentence-transformers")
+WORDS = ("word2vec", "word2vec-text")
 POOLING = {"mean": "mean", "class": "cls"}
 """How an encoder makes one vector, and what `sentence-transformers` calls it."""
 
 
 def export(encoder: str | Path, *, out: str | Path, format: str = "huggingface", best: bool = False) -> Path:
-    """Write a transformer of text as a folder that another library opens.
+    """Write a transformer of text as a folder, or vectors of words as a file, that another library opens.
 
     Args:
         encoder: a run's folder, or an encoder folder; of a run of bert or gpt the whole model is written, so that
             `AutoModelForMaskedLM` and `AutoModelForCausalLM` open it too.
-        out: an empty or new folder.
-        format: huggingface, for `AutoModel` and `AutoTokenizer`; sentence-transformers, which adds how the tokens' vectors become one.
+        out: an empty or new folder; of vectors of words, a file.
+        format: huggingface, for `AutoModel` and `AutoTokenizer`; sentence-transformers, which adds how the tokens' vectors become one;
+            word2vec or word2vec-text, the binary and the text format of word vectors, compressed where the file's name ends in .gz.
         best: of a run, the best checkpoint by the label-free measure instead of the last.
 
     Returns:
@@ -55,8 +58,10 @@ def export(encoder: str | Path, *, out: str | Path, format: str = "huggingface",
         ValueError: it is no transformer of text, makes its vector in a way that the format lacks, or `out` is not empty.
         DamagedError: it is not what was written.
     """
-    if format not in FORMATS:
-        raise ValueError(f'format must be one of {", ".join(FORMATS)}, got "{format}"')
+    if format in WORDS:
+        return export_word_vectors(encoder, out, binary=format == "word2vec", best=best).path
+    if format not in FOLDERS:
+        raise ValueError(f'format must be one of {", ".join((*FOLDERS, *WORDS))}, got "{format}"')
     source, one_vector = Path(encoder), format == "sentence-transformers"
     trained = load(source, best=best)
     network, tokenizer = trained.network, trained.tokenizer
@@ -212,10 +217,11 @@ tags: [{", ".join(tags)}]
 
 
 def import_encoder(folder: str | Path, *, out: str | Path) -> TrainedEncoder:
-    """Make an encoder folder of a BERT or a GPT-2 of `transformers`: weights, settings and tokenizer.
+    """Make an encoder folder of a BERT or a GPT-2 of `transformers`: weights, settings and tokenizer; or of a file of word vectors.
 
     Args:
-        folder: with config.json, the tokenizer, and the weights in model.safetensors or pytorch_model.bin, in one piece or several.
+        folder: a file in word2vec's formats; or a folder with config.json, the tokenizer, and the weights in model.safetensors or
+            pytorch_model.bin, in one piece or several.
         out: an empty or new folder, which `selfsup.load` then opens. The head of a masked language model is kept beside the encoder.
 
     Returns:
@@ -226,6 +232,8 @@ def import_encoder(folder: str | Path, *, out: str | Path) -> TrainedEncoder:
             tokenizer; says which.
     """
     folder = Path(folder).expanduser()
+    if folder.is_file():
+        return import_word_vectors(folder, out)
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder}: no config.json in it; expected a folder that `save_pretrained` of transformers has written")
     shape = our_shape(read_json(folder / "config.json"))

@@ -43,19 +43,20 @@ def word_vectors(trained: TrainedEncoder) -> WordVectors:
     return WordVectors(trained.tokenizer.tokens(known.tolist()), table.vectors.detach()[known].numpy())
 
 
-def export_word_vectors(run: str | Path, path: str | Path, *, binary: bool = False) -> Written:
+def export_word_vectors(run: str | Path, path: str | Path, *, binary: bool = False, best: bool = False) -> Written:
     """Write the vectors of a run of word2vec for other programs, such as gensim's `KeyedVectors.load_word2vec_format`.
 
     Args:
         run: a run, or an encoder folder.
         path: of the file; compressed if it ends in .gz.
         binary: float32, a fifth of the size; otherwise text.
+        best: of a run, the best checkpoint by the label-free measure instead of the last.
 
     Raises:
         ValueError: it has no table of words.
         OSError: the file cannot be written.
     """
-    found = word_vectors(load(run))
+    found = word_vectors(load(run, best=best))
     kept = [i for i, word in enumerate(found.words) if can_hold(word)]
     write_word_vectors(path, WordVectors([found.words[i] for i in kept], found.vectors[kept]), binary=binary)
     return Written(Path(path), len(kept), len(found.words) - len(kept))
