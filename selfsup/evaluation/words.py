@@ -136,7 +136,7 @@ def score_analogies(found: WordVectors, path: str | Path, *, most_words: int = M
 
 
 def score_similarity(found: WordVectors, path: str | Path, *, most_words: int = MOST_WORDS, fold_case: bool = True) -> Similarity:
-    """Compare with judgements, such as WordSim-353, MEN or SimLex-999: two words and a score a line, with tabs or spaces between, comments begin with #.
+    """Compare with judgements, such as WordSim-353, MEN or SimLex-999: two words and a score a line, comments begin with #.
 
     Args:
         found: frequent words first.
