@@ -217,6 +217,7 @@ def test_a_trained_model_is_better_than_chance_and_others_are_refused(tmp_path: 
     (tmp_path / "test.txt").write_text("\n\n".join(documents[50:]))
     settings: dict[str, Any] = {"tokenizer": "character", "sequence_length": 24, "batch_size": 16, "quiet": True, "device": "cpu"}
     run = selfsup.pretrain(str(tmp_path / "a.txt"), "gpt", encoder="gpt_nano", steps=40, out=tmp_path / "run", **settings)
+    assert not any("warning" in line for line in (run.path / "metrics.jsonl").read_text().splitlines())  # of rows of running text
     found = perplexity(run.path, tmp_path / "test.txt", device="cpu")
     assert 0.5 * math.log2(3) < found.bits_per_byte < 1.3  # a letter in two is one of three, the other follows
     (made,) = continue_texts(run.path, "ab", tokens=40, top_k=3, seed=1, device="cpu")
