@@ -26,6 +26,9 @@ _HOMES = {
     "generate": "selfsup.tasks.generate",
     "export": "selfsup.tasks.export",
     "import_encoder": "selfsup.tasks.export",
+    "continue_texts": "selfsup.tasks.language",
+    "perplexity": "selfsup.tasks.language",
+    "in_context": "selfsup.tasks.in_context",
     "SSLTransformer": "selfsup.tasks.sklearn",
 }
 __all__ = list(_HOMES)

@@ -12,10 +12,12 @@ import os
 import re
 import threading
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BufferedIOBase
+from itertools import chain
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from selfsup.data.errors import BadDataError, Skipped
 
@@ -144,7 +146,7 @@ def open_corpus(data: Any, *, column: str = "text", split: Literal["blank_lines"
         raise ValueError(f"there is no {path}; expected {KINDS}, or a folder of them")
     corpus = Corpus([], str(path.resolve()), column, split)
     for found in sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")):
-        if _suffix(found) in SUFFIXES:
+        if text_suffix(found) in SUFFIXES:
             corpus.files.append(found)
         else:
             corpus.skipped.append(Skipped(found.relative_to(path).as_posix(), f"not text: {found.suffix or 'no suffix'}"))
@@ -153,34 +155,36 @@ def open_corpus(data: Any, *, column: str = "text", split: Literal["blank_lines"
     return corpus
 
 
-def _suffix(path: Path) -> str:
+def text_suffix(path: Path) -> str:
+    """What kind of file it is, inside its compression."""
     return Path(path.stem).suffix.lower() if path.suffix.lower() == ".gz" else path.suffix.lower()
 
 
 def _checked(path: Path) -> Path:
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
-    if _suffix(path) not in SUFFIXES:
+    if text_suffix(path) not in SUFFIXES:
         raise ValueError(f"{path}: expected {KINDS}")
     return path
 
 
 def _read(path: Path, column: str, split: str, counts: Counts) -> Iterator[Piece]:
-    kind = _suffix(path)
+    kind = text_suffix(path)
     if kind == ".parquet":
         yield from _parquet(path, column, counts)
         return
-    with _opened(path) as file:
+    with open_bytes(path) as file:
         if kind == ".jsonl":
             yield from _jsonl(file, path, column, counts)
         elif kind == ".conllu":
             yield from _conllu(file, counts)
         else:
-            yield from _pieces(_decoded(file, counts), split)
+            yield from _pieces(decoded(file, counts), split)
 
 
-def _opened(path: Path) -> IO[bytes]:
-    return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")  # type: ignore[return-value]
+def open_bytes(path: Path) -> BufferedIOBase:
+    """Its bytes, without compression."""
+    return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")
 
 
 def _counting(pieces: Iterable[Piece], counts: Counts) -> Iterator[Piece]:
@@ -200,7 +204,7 @@ def _replace(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error("selfsup.count", _replace)
 
 
-def _decoded(file: IO[bytes], counts: Counts) -> Iterator[str]:
+def decoded(file: BufferedIOBase, counts: Counts) -> Iterator[str]:
     """Blocks of characters: UTF-8, or UTF-16 where a byte-order mark says so; line ends are newlines, NULs are gone."""
     start = file.read(PIECE)
     name = "utf-16" if start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
@@ -244,7 +248,7 @@ def _cut(text: str, *, last: bool) -> Iterator[Piece]:
     yield Piece(text, last)
 
 
-def _jsonl(file: IO[bytes], path: Path, column: str, counts: Counts) -> Iterator[Piece]:
+def _jsonl(file: BufferedIOBase, path: Path, column: str, counts: Counts) -> Iterator[Piece]:
     seen: set[str] = set()
     found = False
     while line := file.readline(LONGEST_ROW):
@@ -280,6 +284,22 @@ def _one(text: str, counts: Counts) -> Iterator[Piece]:
 
 
 def _parquet(path: Path, column: str, counts: Counts) -> Iterator[Piece]:
+    for row in parquet_rows(path, (column,)):
+        if column not in row:
+            raise ValueError(f'{path}: no column "{column}"; there are {", ".join(row)}: choose with --column')
+        if isinstance(row[column], str) and row[column].strip():
+            yield from _one(row[column], counts)
+        else:
+            counts.rows += 1
+
+
+def parquet_rows(path: Path, columns: Collection[str] = ()) -> Iterator[dict[str, Any]]:
+    """Rows with those of the columns that are there; with all, where none of them is, or none is named.
+
+    Raises:
+        ValueError: pyarrow is not installed.
+        OSError: not parquet, or damaged.
+    """
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -287,33 +307,35 @@ def _parquet(path: Path, column: str, counts: Counts) -> Iterator[Piece]:
         raise ValueError(f"{path}: reading parquet needs pyarrow; install selfsup[data]") from None
     try:
         file = pq.ParquetFile(path)
-        if column not in file.schema_arrow.names:
-            raise ValueError(f'{path}: no column "{column}"; there are {", ".join(file.schema_arrow.names)}: choose with --column')
-        for batch in file.iter_batches(batch_size=256, columns=[column]):
-            for value in batch.column(0).to_pylist():
-                if isinstance(value, str) and value.strip():
-                    yield from _one(value, counts)
-                else:
-                    counts.rows += 1
+        there = [name for name in file.schema_arrow.names if name in columns] or None
+        for batch in file.iter_batches(batch_size=256, columns=there):
+            yield from batch.to_pylist()
     except pa.ArrowInvalid as error:
         raise OSError(f"not parquet, or damaged: {error}") from None
 
 
-def _conllu(file: IO[bytes], counts: Counts) -> Iterator[Piece]:
+def lines_of(blocks: Iterable[str]) -> Iterator[str]:
+    """Blocks of characters -> lines without their ends; nothing after the last of them is no line."""
+    kept: list[str] = []
+    for block in blocks:
+        first, *whole = block.split("\n")
+        kept.append(first)
+        if whole:
+            yield "".join(kept)
+            *whole, last = whole
+            yield from whole
+            kept = [last]
+    if any(kept):
+        yield "".join(kept)
+
+
+def _conllu(file: BufferedIOBase, counts: Counts) -> Iterator[Piece]:
     """Sentences of Universal Dependencies, one a line; a document is what follows "# newdoc", or all."""
     document: list[str] = []
     words: list[str] = []
     said = ""
 
-    def lines() -> Iterator[str]:
-        kept = ""
-        for block in _decoded(file, counts):
-            *whole, kept = (kept + block).split("\n")
-            yield from whole
-        yield kept
-        yield ""  # ends the last sentence
-
-    for line in lines():
+    for line in chain(lines_of(decoded(file, counts)), [""]):  # the empty one ends the last sentence
         if line.startswith("# newdoc") and document:
             yield from _cut("\n".join(document), last=True)
             document = []

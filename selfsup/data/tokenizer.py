@@ -2,6 +2,10 @@
 
 import hashlib
 import json
+import re
+import string
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +18,7 @@ from selfsup.method import Vocabulary
 
 PAD, UNKNOWN, START, END, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 Kind = Literal["wordpiece", "bpe", "character", "word"]
+_AFTER = re.compile(r"(?<=\S)\S")
 # What other people's tokenizers call the same; the first that is there is taken.
 _ALSO = {
     PAD: (PAD, "<pad>", "<|pad|>", "<|endoftext|>"),
@@ -93,11 +98,11 @@ class Tokenizer:
         found = self._inner.encode(text, add_special_tokens=False)
         return np.array(found.ids, np.int64), np.array(found.offsets, np.int64).reshape(-1, 2)
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """The text of token numbers; special tokens are left out."""
         return self._inner.decode([int(i) for i in ids], skip_special_tokens=True)
 
-    def tokens(self, ids: Iterable[int]) -> list[str]:
+    def tokens(self, ids: Sequence[int] | np.ndarray) -> list[str]:
         """The tokens as the vocabulary spells them."""
         return [self._inner.id_to_token(int(i)) for i in ids]
 
@@ -129,7 +134,7 @@ def train_tokenizer(texts: Iterable[str], kind: Kind, *, vocabulary_size: int, l
     """Learn a vocabulary.
 
     Args:
-        texts: any cut of the corpus, read once.
+        texts: any cut of the corpus, read once (of wordpiece, twice).
         kind: wordpiece as in BERT, byte-level bpe as in GPT-2, character, or word (whatever stands between spaces).
         vocabulary_size: most tokens, special ones included.
         lowercase: of wordpiece: fold case and take accents off, as BERT's uncased models do.
@@ -145,38 +150,61 @@ def train_tokenizer(texts: Iterable[str], kind: Kind, *, vocabulary_size: int, l
     if vocabulary_size < least:
         raise ValueError(f"vocabulary_size of {kind} must be at least {least}, got {vocabulary_size}")
     t = _library()
-    inner, trainer = _untrained(t, kind, vocabulary_size, lowercase, min_count)
-    inner.train_from_iterator(texts, trainer)
+    inner, options = _untrained(t, kind, lowercase)
+    begins, goes_on = _letters(inner, texts, vocabulary_size) if kind == "wordpiece" else ([], [])
+    options |= {"special_tokens": [*SPECIAL, *goes_on], "show_progress": False, "min_frequency": 1 if kind == "character" else min_count}
+    if kind == "wordpiece":
+        options |= {"initial_alphabet": begins, "limit_alphabet": len(begins)}
+    inner.train_from_iterator(texts, inner.model.get_trainer().__class__(vocab_size=vocabulary_size, **options))
+    made = json.loads(inner.to_str())
     if inner.get_vocab_size() <= len(SPECIAL):
         raise BadDataError("the text holds no words to learn a vocabulary from")
-    return Tokenizer(inner.to_str())
+    made["added_tokens"] = made["added_tokens"][: len(SPECIAL)]
+    return Tokenizer(json.dumps(made, ensure_ascii=False))
 
 
-def _untrained(t: Any, kind: Kind, vocabulary_size: int, lowercase: bool, min_count: int) -> tuple[Any, Any]:
-    common = {"special_tokens": list(SPECIAL), "show_progress": False}
+def _untrained(t: Any, kind: Kind, lowercase: bool) -> tuple[Any, dict[str, Any]]:
+    """A tokenizer without vocabulary, and options of its training."""
     if kind == "wordpiece":
         inner = t.Tokenizer(t.models.WordPiece(unk_token=UNKNOWN))
         inner.normalizer = t.normalizers.BertNormalizer(lowercase=lowercase)
         inner.pre_tokenizer = t.pre_tokenizers.BertPreTokenizer()
         inner.decoder = t.decoders.WordPiece()
-        # A text in Chinese or Japanese has thousands of letters; a vocabulary of letters only would have no words.
-        trainer = t.trainers.WordPieceTrainer(
-            vocab_size=vocabulary_size, min_frequency=min_count, limit_alphabet=vocabulary_size // 2, **common
-        )
-    elif kind == "bpe":
+        return inner, {}
+    if kind == "bpe":
         inner = t.Tokenizer(t.models.BPE())
         inner.pre_tokenizer = t.pre_tokenizers.ByteLevel(add_prefix_space=False)
         inner.decoder = t.decoders.ByteLevel()
-        alphabet = t.pre_tokenizers.ByteLevel.alphabet()
-        trainer = t.trainers.BpeTrainer(vocab_size=vocabulary_size, min_frequency=min_count, initial_alphabet=sorted(alphabet), **common)
-    else:
-        inner = t.Tokenizer(t.models.WordLevel(unk_token=UNKNOWN))
-        whole = t.pre_tokenizers.WhitespaceSplit()
-        inner.pre_tokenizer = whole if kind == "word" else t.pre_tokenizers.Split(t.Regex(r"[\s\S]"), "isolated")
-        if kind == "character":
-            inner.decoder = t.decoders.Fuse()
-        trainer = t.trainers.WordLevelTrainer(vocab_size=vocabulary_size, min_frequency=1 if kind == "character" else min_count, **common)
-    return inner, trainer
+        return inner, {"initial_alphabet": sorted(t.pre_tokenizers.ByteLevel.alphabet())}
+    inner = t.Tokenizer(t.models.WordLevel(unk_token=UNKNOWN))
+    whole = t.pre_tokenizers.WhitespaceSplit()
+    inner.pre_tokenizer = whole if kind == "word" else t.pre_tokenizers.Split(t.Regex(r"[\s\S]"), "isolated")
+    if kind == "character":
+        inner.decoder = t.decoders.Fuse()
+    return inner, {}
+
+
+def _letters(inner: Any, texts: Iterable[str], vocabulary_size: int) -> tuple[list[str], list[str]]:
+    """Letters of the text, and those that go on with a word, as "##a"; the most frequent where there are too many.
+
+    The library numbers the second kind in the order of a hash table, which is another one each time, and breaks ties between joins by these
+    numbers: the same text would give another vocabulary every time. Given in advance, their order is ours.
+    """
+    every: Counter[str] = Counter()
+    after: Counter[str] = Counter()
+    for text in texts:
+        normal = inner.normalizer.normalize_str(text)
+        every.update(normal)
+        after.update(_AFTER.findall(normal))
+    # A text in Chinese or Japanese has thousands of letters; a vocabulary of letters only would have no words.
+    ranked = sorted((c for c in every if not c.isspace()), key=lambda c: (-every[c], c))[: vocabulary_size // 2]
+    inside = [c for c in ranked if c in after and not _is_punctuation(c)]
+    return sorted(ranked), [f"##{c}" for c in sorted(inside)][: max(vocabulary_size - len(SPECIAL) - len(ranked), 0)]
+
+
+def _is_punctuation(character: str) -> bool:
+    """As BERT has it: a character that is always a word of its own."""
+    return character in string.punctuation or unicodedata.category(character).startswith("P")
 
 
 def _library() -> Any:

@@ -98,10 +98,17 @@ def cut_sentences(text: str, *, by_lines: bool) -> list[str]:
     return [text[a:b] for a, b in pairwise(edges) if a < b]
 
 
-def texts(pieces: Iterable[Piece], *, by_lines: bool) -> Iterator[str]:
-    """The sentences of a corpus, for training a tokenizer."""
-    for piece in pieces:
-        yield from cut_sentences(piece.text, by_lines=by_lines)
+@dataclass(frozen=True)
+class Sentences:
+    """The sentences of a corpus, as often as one asks, for training a tokenizer."""
+
+    pieces: Iterable[Piece]
+    by_lines: bool
+
+    def __iter__(self) -> Iterator[str]:
+        """One after the other."""
+        for piece in self.pieces:
+            yield from cut_sentences(piece.text, by_lines=self.by_lines)
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,7 +197,7 @@ def _packed(found: Tokens, length: int) -> tuple[np.ndarray, np.ndarray, np.ndar
     room = length
     for begin, end in found.documents.tolist():
         while begin < end:
-            if room - 2 < min(LEAST_PIECE, end - begin):
+            if room < length and room - 2 < min(LEAST_PIECE, end - begin):
                 first.append(len(starts))
                 room = length
             taken = min(room - 2, end - begin)
