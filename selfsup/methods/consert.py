@@ -60,7 +60,7 @@ class Changes:
     def _shuffled(self, ids: Int[Tensor, "B T"], generator: torch.Generator) -> Int[Tensor, "B T"]:
         """A place for each token: those of the sentence in any order, padding behind them."""
         keys = torch.where(ids == self.pad, 2.0, self._numbers(ids, generator))
-        return keys.argsort(dim=1, stable=True).argsort(dim=1)
+        return keys.argsort(dim=1, stable=True)
 
     def _numbers(self, ids: Int[Tensor, "B T"], generator: torch.Generator) -> Float[Tensor, "B T"]:
         return uniform(len(ids), generator, 0.0, 1.0, self.length)[:, : ids.shape[1]].to(ids.device)

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from rich.table import Table
+from rich.box import SIMPLE_HEAD
+from rich.table import Column, Table
 
 from selfsup.data import Items
 from selfsup.engine.checkpoint import replace_file
@@ -21,10 +22,16 @@ from selfsup.tasks.plan import choose_device, has_fast_bf16
 
 NAMES = {
     "encoder": "this encoder",
-    "pixels_pca": "raw pixels, PCA of the same width",
-    "bag_of_words": "bag of words, TF-IDF of the same tokens",
-    "untrained": "the same network, untrained",
-    "scratch": "the same network, from scratch on the labels",
+    "pixels_pca": "pixels, PCA",
+    "bag_of_words": "bag of words",
+    "untrained": "untrained",
+    "scratch": "from scratch",
+}
+"""Short, so that a terminal of 80 columns has room for the figures; `MEANING` says the rest."""
+MEANING = {
+    "pixels_pca": "pixels, PCA: raw ones at the encoder's width",
+    "bag_of_words": "bag of words: TF-IDF of the encoder's tokens",
+    "untrained": "untrained and from scratch: the same network, without training and with these labels only",
 }
 
 
@@ -129,16 +136,25 @@ def as_table(result: Mapping[str, Any]) -> Table:
     protocol = result["protocol"]
     caption = f"top-1 in %, {protocol['test_items']} test items"
     if counts:
-        caption += f"; few labels a class: mean of {protocol['few_label_seeds']} draws, 95 % interval"
+        caption += f"; {counts[0]} to {counts[-1]}: with so many labels a class, mean of {protocol['few_label_seeds']} draws, 95 % interval"
     if "few_label_left_out" in protocol:
         caption += f"; left out: {protocol['few_label_left_out']}"
-    table = Table("", *(measures[key] for key in shown), *(f"{n} label{'s' if n != '1' else ''}" for n in counts), caption=caption)
+    caption += "".join(f"\n{said}" for row, said in MEANING.items() if row in result)
+    heads = [measures[key] for key in shown] + counts
+    table = Table(
+        Column("", no_wrap=True),
+        *(Column(head, no_wrap=True) for head in heads),
+        caption=caption,
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
     for row, name in NAMES.items():
         if row not in result:
             continue
         cells = [f"{100 * result[row][key]:.1f}" for key in shown]
         for count in counts:
             at = result[row]["few_label"][count]
-            cells.append(f"{100 * at['mean']:.1f} ± {50 * (at['high'] - at['low']):.1f}")
+            cells.append(f"{100 * at['mean']:.1f}\n±{50 * (at['high'] - at['low']):.1f}")
         table.add_row(name, *cells)
     return table

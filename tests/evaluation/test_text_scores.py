@@ -16,6 +16,7 @@ def test_numbers_known_by_hand() -> None:
     assert f1(PREDICTED, TRUE) == pytest.approx(4 / 6)  # 2 * 2 / (4 + 1 + 1)
     assert f1([1, 1, 1, 0], [1, 0, 0, 0]) == pytest.approx(0.5)  # precision 1/3, recall 1
     assert f1([1, 1, 1, 0], [1, 0, 0, 0], "macro") == pytest.approx(0.5)  # of class 0: precision 1, recall 1/3
+    assert f1([0, 0], [0, 1], "macro") == pytest.approx((2 / 3 + 0) / 2)  # a class that nobody says counts
     assert f1([2, 2, 3, 3], [2, 2, 2, 3], "macro") == pytest.approx((4 / 5 + 2 / 3) / 2)
     assert matthews(PREDICTED, TRUE) == pytest.approx((2 * 2 - 1 * 1) / math.sqrt(3 * 3 * 3 * 3))
     assert matthews(TRUE, TRUE) == 1

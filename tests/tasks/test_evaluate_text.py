@@ -1,13 +1,15 @@
 """`selfsup evaluate` of an encoder of text: beside a bag of words, with labels in tables, on the page."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
-from selfsup.tasks.evaluate import as_table, evaluate
+from selfsup.tasks.evaluate import NAMES, as_table, evaluate
 from selfsup.tasks.pretrain import pretrain
 
 FEW: Any = {"counts": (2, 5), "seeds": 2, "scratch_images": 64, "scratch_few_images": 64, "quiet": True}
@@ -40,7 +42,14 @@ def test_the_rows_of_text(run: Path, tmp_path: Path) -> None:
     assert not [name for name in result["protocol"] if "flip" in name or "pixel" in name or "image_size" in name]
     table = as_table(result)
     assert table.row_count == 4
-    assert list(table.columns[0].cells)[1] == "bag of words, TF-IDF of the same tokens"
+    assert "TF-IDF of the encoder's tokens" in str(table.caption)
+    console = Console(width=80, file=io.StringIO())
+    curve = {str(n): {"mean": 0.5, "low": 0.45, "high": 0.55} for n in (1, 2, 5, 10, 20, 50, 100)}
+    console.print(as_table({**result, **{row: {**result[row], "few_label": curve} for row in NAMES if row in result}}))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert all(name in shown for name in ("this encoder", "bag of words", "untrained", "from scratch"))
+    assert "…" not in shown
+    assert shown.count("50.0") == 4 * 7
     page = (run / "report.html").read_text()
     assert "Bag of words" in page
     assert "Raw pixels" not in page
