@@ -25,6 +25,12 @@ _HOMES = {
     "predict": "selfsup.tasks.classifier",
     "benchmark": "selfsup.tasks.benchmark",
     "generate": "selfsup.tasks.generate",
+    "similar": "selfsup.tasks.similar",
+    "continue_texts": "selfsup.tasks.language",
+    "perplexity": "selfsup.tasks.language",
+    "in_context": "selfsup.tasks.in_context",
+    "export": "selfsup.tasks.export",
+    "import_encoder": "selfsup.tasks.export",
     "SSLTransformer": "selfsup.tasks.sklearn",
 }
 __all__ = list(_HOMES)

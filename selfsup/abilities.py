@@ -90,6 +90,30 @@ class Denoises(Protocol):
 
 
 @runtime_checkable
+class Continues(Protocol):
+    """Says how likely a text is, token by token, and how it might go on."""
+
+    end: int
+
+    def log_likelihood(self, ids: Tensor) -> Tensor:
+        """(B, T) token numbers -> (B, T - 1), log p of each but the first given those before it, in nats."""
+        ...
+
+    def go_on(self, prompt: Tensor, n: int, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Tensor:
+        """(B, T) token numbers -> (B, T + n), n more drawn one by one; `end` stands before and after every text."""
+        ...
+
+
+@runtime_checkable
+class NamesTokens(Protocol):
+    """Names the token at any place of a text from its vector."""
+
+    def scores(self, hidden: Tensor) -> Tensor:
+        """(M, width) vectors of the last layer -> (M, V) logits of every token of the vocabulary."""
+        ...
+
+
+@runtime_checkable
 class Explains(Protocol):
     """Has numbers about its code that a person should look at."""
 

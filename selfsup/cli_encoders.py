@@ -38,14 +38,17 @@ def evaluate(
     scratch_images: int | None = None,
     flip: bool = True,
     max_bad: float = 0.01,
+    column: str = "text",
+    label: str = "label",
     json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
     quiet: bool = False,
 ) -> None:
-    """Say what an encoder is worth with labels, beside raw pixels, the same network untrained, and trained from scratch.
+    """Say what an encoder is worth with labels, beside raw pixels or a bag of words, the same network untrained, and trained from scratch.
 
     Args:
         encoder: a run's folder, or an encoder folder.
-        train: labelled data, as pretrain takes it; classes are the names of the sub-folders.
+        train: labelled data, as pretrain takes it; classes are the names of the sub-folders; of text also .tsv and .csv of text and class,
+            and .jsonl and .parquet.
         test: labelled data of the same classes.
         protocol: any of knn, linear and few-label, with commas.
         best: of a run, the best checkpoint by the label-free measure instead of the last.
@@ -53,6 +56,8 @@ def evaluate(
         scratch_images: items that the training from scratch on all labels sees; 10 epochs when not given.
         flip: whether a mirrored image keeps its class, for the training from scratch.
         max_bad: largest fraction of unreadable files, 0 to 1.
+        column: of tables of text, the column with the texts.
+        label: of tables of text, the column with the classes.
         json_: print one JSON object.
         quiet: no progress on stderr.
     """
@@ -61,6 +66,7 @@ def evaluate(
 
     parts = tuple(p.strip() for p in protocol.split(",") if p.strip())
     rest: dict[str, Any] = {"best": best, "seed": seed, "scratch_images": scratch_images, "flip": flip, "max_bad": max_bad}
+    rest |= {"column": column, "label": label}
     result = run_evaluation(encoder, train, test, protocol=parts, quiet=quiet, **rest)
     if json_:
         print(json.dumps(result))
@@ -343,6 +349,38 @@ def detect(
         print(note)
 
 
+def similar(
+    encoder: Path,
+    query: str,
+    /,
+    *,
+    among: str | None = None,
+    count: int = 10,
+    best: bool = False,
+    max_bad: float = 0.01,
+    json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
+) -> None:
+    """What is nearest to an image, a text or a word; and what is to woman as king is to man: "king - man + woman".
+
+    Args:
+        encoder: a run's folder, or an encoder folder.
+        query: an image or a folder of them; of text, a text in quotes, or a word, or an analogy as above.
+        among: what to search, as pretrain takes it; not needed for words of word2vec.
+        count: of answers.
+        best: of a run, the best checkpoint by the label-free measure instead of the last.
+        max_bad: largest fraction of unreadable files, 0 to 1.
+        json_: print one JSON object.
+    """
+    import selfsup
+    from selfsup.tasks.similar import as_table
+
+    found = selfsup.similar(encoder, query, among=among, count=count, best=best, max_bad=max_bad)
+    if json_:
+        print(json.dumps({answer.query: [[name, round(value, 6)] for name, value in answer.found] for answer in found}))
+    else:
+        Console().print(as_table(found))
+
+
 def report(run: Path, /) -> None:
     """Build a run's page again.
 
@@ -386,5 +424,5 @@ def methods(*, json_: Annotated[bool, Parameter(name="--json", negative=())] = F
     Console().print(table)
 
 
-VERBS = (embed, evaluate, compare, finetune, predict, benchmark, detect, report, verify, methods)
+VERBS = (embed, evaluate, compare, finetune, predict, benchmark, detect, similar, report, verify, methods)
 """In the order of `selfsup --help`."""

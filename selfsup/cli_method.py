@@ -22,7 +22,7 @@ from selfsup.tasks.pretrain import pretrain
 
 DATA = "A folder, .zip, .tar, .npy, .npz, parquet or .csv; a folder in an archive as data.zip/train, classes as data.csv?label=COLUMN."
 TEXT_DATA = "A .txt, .jsonl, .parquet or .conllu file, also as .gz, or a folder of them."
-OF_TEXT = ("tokenizer", "vocabulary_size", "sequence_length", "column", "documents", "lowercase")
+OF_TEXT = ("tokenizer", "vocabulary_size", "min_count", "sequence_length", "column", "documents", "lowercase")
 OF_IMAGES = ("image_size", "channels", "workers", "cache")
 FROM_PYTHON_ONLY = ("data", "method", "resume", "allow_data_change", "options")
 PLAIN = (int, float, str, bool, Path, type(None))

@@ -1,4 +1,4 @@
-"""Commands that make images, of a whole trained method. Results go to stdout, progress and errors to stderr."""
+"""Commands that make pictures of pictures, with a whole trained method. Results go to stdout, progress and errors to stderr."""
 
 import json
 from pathlib import Path
@@ -13,42 +13,6 @@ def _print_pictures(written: Any, as_json: bool) -> None:
         print(json.dumps(written.as_json()))
     else:
         print(written)
-
-
-def generate(
-    run: Path,
-    data: str | None = None,
-    /,
-    *,
-    out: Path,
-    what: str | None = None,
-    count: int = 64,
-    seed: int = 0,
-    best: bool = False,
-    max_bad: float = 0.01,
-    device: str = "auto",
-    quiet: bool = False,
-) -> None:
-    """Let a trained method make samples, interpolations between items, and reconstructions: image grids and arrays.
-
-    Args:
-        run: a run's folder.
-        data: items to interpolate between and to reconstruct, as pretrain takes them.
-        out: an empty or new folder.
-        what: samples, interpolations, reconstructions, with commas; all that the method can when not given.
-        count: samples, items to reconstruct, and frames of interpolations (8 a row).
-        seed: of the noise and of the draw of items.
-        best: the best checkpoint by the label-free measure instead of the last.
-        max_bad: largest fraction of unreadable files, 0 to 1.
-        device: auto, cpu, cuda or cuda:N.
-        quiet: nothing on stderr.
-    """
-    import selfsup
-    from selfsup.tasks.generate import in_words
-
-    kinds = None if what is None else [name.strip() for name in what.split(",") if name.strip()]
-    rest: dict[str, Any] = {"count": count, "seed": seed, "best": best, "max_bad": max_bad, "device": device, "quiet": quiet}
-    print(in_words(selfsup.generate(run, data, out=out, what=kinds, **rest), out))
 
 
 def denoise(
@@ -193,5 +157,5 @@ def decompress(run: Path, file: Path, /, *, out: Path, best: bool = False) -> No
     print(f"{out}: {len(selfsup.decompress(run, file, out=out, best=best))} images")
 
 
-VERBS = (generate, denoise, inpaint, colorize, compress, decompress)
+VERBS = (denoise, inpaint, colorize, compress, decompress)
 """In the order of `selfsup --help`."""

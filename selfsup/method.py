@@ -16,6 +16,9 @@ width that each image fills of its canvas, absent where all fill it. Raw vectors
 int64, token numbers. Where the data has classes: "label" (B,) int64, -1 for unknown. Always: "index" (B,) int64, the item's
 number in the data."""
 
+Layout = Literal["packed", "stream", "sentences", "pairs", "related", "lines"]
+"""How text is cut into items; see `selfsup.data.tokens.TextStore`."""
+
 NO_METRICS: Mapping[str, Tensor] = {}
 
 
@@ -28,8 +31,9 @@ class Encoder(nn.Module):
     Attributes:
         width: length of the vector that `forward` returns.
         spec: what builds the same network again, as JSON can hold it: "name", "channels" and "image_size", "pool" of a ViT that
-            averages its patches, "patches" where it sees an image as a grid of patches, "head" where it keeps layers of the head it
-            was trained with, "sees" where it sees no colours, and "split" where it is two networks that see some channels each.
+            averages its patches or a BERT that does not average its tokens, "patches" where it sees an image as a grid of patches, "head"
+            where it keeps layers of the head it was trained with, "sees" where it sees no colours, and "split" where it is two networks
+            that see some channels each.
     """
 
     width: int
@@ -41,32 +45,38 @@ class Recipe:
     """How a paper is optimised when the user does not say.
 
     Attributes:
-        optimizer: AdamW, SGD with momentum, or LARS (1708.03888).
-        lr: peak learning rate at `batch_size`; scaled linearly with the batch for sgd and lars, with its root for adamw.
+        optimizer: AdamW, SGD with momentum, or LARS (1708.03888); "own" where the method makes its steps itself.
+        lr: peak learning rate at `batch_size`; scaled linearly with the batch for sgd and lars, with its root for adamw, not for "own".
         batch_size: images in a step, over all processes.
         weight_decay: decoupled for adamw; biases and normalisation are left out of it.
         momentum: beta_1 of adamw, momentum of sgd and lars.
         beta2: second-moment decay of adamw.
-        schedule: "cosine" decays to zero as progress goes to 1, "constant" does not.
+        schedule: "cosine" and "linear" decay to zero as progress goes to 1, "constant" does not.
         warmup: fraction of the run in which the rate climbs from zero, 0 to 1.
         clip: largest gradient norm of a player, infinite for none.
         encoder: the network this paper is known for, used where the user names none.
         tokenizer: of text, learned where the user names none: "wordpiece", "bpe", "character" or "word".
         sequence_length: of text, tokens in an item.
+        vocabulary_size: of a tokenizer that is learned, most tokens.
+        min_count: of a tokenizer that is learned, a word that occurs less often is left out.
+        epochs: passes over the data where nobody says how long; None for a million items, at most 200 passes.
     """
 
-    optimizer: Literal["adamw", "sgd", "lars"] = "adamw"
+    optimizer: Literal["adamw", "sgd", "lars", "own"] = "adamw"
     lr: float = 1e-3
     batch_size: int = 256
     weight_decay: float = 1e-4
     momentum: float = 0.9
     beta2: float = 0.999
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: float = 0.05
     clip: float = float("inf")
     encoder: str = "small"
     tokenizer: str = "wordpiece"
     sequence_length: int = 128
+    vocabulary_size: int = 8192
+    min_count: int = 2
+    epochs: int | None = None
 
 
 class Vocabulary(NamedTuple):
@@ -93,7 +103,7 @@ class Update(NamedTuple):
     """One optimiser step that a method asks for."""
 
     loss: Tensor  # scalar, to minimise
-    player: str = "main"  # whose optimiser steps
+    player: str | None = "main"  # whose optimiser steps; None where the method has made the step itself
     metrics: Mapping[str, Tensor] = NO_METRICS  # detached scalars to log
 
 
@@ -106,6 +116,8 @@ class Method(nn.Module):
         recipe: the paper's optimiser settings.
         any_size: whether its abilities (see `selfsup.abilities`) take images of any height and width.
         resizes: whether its images may be resized; where not, as what is learned is in single pixels, larger ones are cut.
+        on_cpu: whether it trains on the processor only, by a kernel of its own.
+        learning_rate: of the step that is being made, told by the engine to methods that make their steps themselves.
     """
 
     encoder: Encoder
@@ -113,9 +125,11 @@ class Method(nn.Module):
     recipe: ClassVar[Recipe] = Recipe()
     any_size: ClassVar[bool] = False
     resizes: ClassVar[bool] = True
+    on_cpu: ClassVar[bool] = False
+    learning_rate: float = 0.0
 
     @classmethod
-    def layout(cls, options: Mapping[str, Any]) -> Literal["packed", "stream", "sentences", "pairs"]:  # noqa: ARG003
+    def layout(cls, options: Mapping[str, Any]) -> Layout:  # noqa: ARG003
         """How text is cut into items for the method with these options of its own; see `selfsup.data.tokens.TextStore`."""
         return "packed"
 
@@ -128,7 +142,10 @@ class Method(nn.Module):
         yield Update(self.loss(views))
 
     def players(self) -> dict[str, nn.Module]:
-        """Who owns an optimiser, by name. Parameters with `requires_grad=False`, such as a teacher's, are never stepped."""
+        """Who owns an optimiser, by name; nobody where the method makes its steps itself.
+
+        Parameters with `requires_grad=False`, such as a teacher's, are never stepped.
+        """
         return {"main": self}
 
     def after_step(self, progress: float) -> None:

@@ -12,6 +12,7 @@ from selfsup.data.cache import cache_root, entry
 from selfsup.data.documents import PLAIN, SUFFIXES, Corpus, Counts, open_corpus, text_suffix
 from selfsup.data.errors import BadDataError, Skipped
 from selfsup.data.items import Items
+from selfsup.data.related import read_related
 from selfsup.data.rows import read_lines, read_rows
 from selfsup.data.tokenizer import Kind, Tokenizer, load_tokenizer, train_tokenizer
 from selfsup.data.tokens import Layout, Sentences, TextStore, lay_out, tokenise
@@ -42,6 +43,7 @@ def open_text(
     layout: Layout,
     length: int,
     vocabulary_size: int = 8192,
+    min_count: int = 2,
     lowercase: bool = True,
     column: str = "text",
     documents: Literal["blank_lines", "file"] = "blank_lines",
@@ -52,13 +54,14 @@ def open_text(
     """A corpus as items of equal length: read, cut into tokens once, and kept in a memory-mapped cache.
 
     Args:
-        data: see `selfsup.data.documents.open_corpus`.
+        data: see `selfsup.data.documents.open_corpus`; of layout "related" `selfsup.data.related.read_related`.
         tokenizer: wordpiece, bpe, character or word to learn one from this text, a path to a tokenizer.json, or one that is loaded.
         layout: how items are put together, see `selfsup.data.tokens.TextStore`.
         length: T, tokens in an item.
         vocabulary_size: most tokens of a tokenizer that is learned.
+        min_count: of a tokenizer that is learned, see `train_tokenizer`.
         lowercase: of wordpiece.
-        column: of JSON and parquet.
+        column: of JSON and parquet; of layout "related" two or three with commas.
         documents: what ends a document in plain text.
         max_bad: fraction of characters, 0 to 1, that may be unreadable bytes.
         cache_dir: as for `open_data`.
@@ -68,12 +71,14 @@ def open_text(
         BadDataError: no text, or too much of it is unreadable.
         ValueError: arguments out of range, or data of a kind that is not text.
     """
+    if layout == "related":
+        return _open_related(data, tokenizer, length, vocabulary_size, lowercase, column, cache_dir)
     corpus = open_corpus(data, column=column, split=documents)
-    by_lines = tokenizer == "word"
+    by_lines = layout == "lines"
     if not isinstance(tokenizer, Tokenizer):
         if progress is not None:
             progress("vocabulary", 0, 1)
-        tokenizer = _tokenizer(corpus, str(tokenizer), vocabulary_size, lowercase, by_lines, cache_dir)
+        tokenizer = _tokenizer(corpus, str(tokenizer), vocabulary_size, min_count, lowercase, by_lines, cache_dir)
     if progress is not None:
         progress("tokens", 0, 1)
     found = tokenise(corpus, tokenizer, by_lines=by_lines, cache_dir=cache_dir)
@@ -97,16 +102,42 @@ def open_text(
     return _items(store, tokenizer, rows, corpus.origin, corpus.fingerprint(), skipped, Excerpts(store, tokenizer, rows), None, ())
 
 
-def _tokenizer(corpus: Corpus, kind: str, size: int, lowercase: bool, by_lines: bool, cache_dir: Path | None) -> Tokenizer:
+def _open_related(
+    data: Any, tokenizer: str | Path | Tokenizer, length: int, size: int, lowercase: bool, column: str, cache_dir: Path | None
+) -> Items:
+    """Items of two or three texts each; they are tokenised in memory."""
+    rows, left_out = read_related(data, column)
+    origin = str(Path(data).expanduser().resolve()) if isinstance(data, str | Path) else "list"
+    flat = [text for row in rows for text in row]
+    corpus = Corpus([], origin, texts=tuple(flat))
+    if not isinstance(tokenizer, Tokenizer):
+        tokenizer = _tokenizer(corpus, str(tokenizer), size, 2, lowercase, False, cache_dir)
+    ids = tokenizer.encode(flat)
+    lengths = np.array([min(len(x), length - 2) for x in ids], np.int64)
+    tokens = np.concatenate([x[:n] for x, n in zip(ids, lengths, strict=True)])
+    tokens[tokens == tokenizer.start] = tokenizer.unknown  # whoever writes [CLS] begins no text
+    starts, n = np.cumsum(lengths) - lengths, len(rows[0])
+    first = np.arange(0, len(flat) + 1, n)
+    store = TextStore(tokens, starts, lengths, first, length, "related", tokenizer.start, tokenizer.end, tokenizer.pad)
+    cut = sum(len(x) > length - 2 for x in ids)
+    said = {f"{cut:,} texts were cut to {length - 2} tokens": cut, f"{left_out:,} rows without all {n} texts were left out": left_out}
+    skipped = [Skipped("(all)", reason) for reason, count in said.items() if count]
+    shown = [" ".join(row[0].split())[:SHOWN] for row in rows]
+    return _items(store, tokenizer, np.arange(len(rows)), origin, corpus.fingerprint(), skipped, shown, None, ())
+
+
+def _tokenizer(corpus: Corpus, kind: str, size: int, min_count: int, lowercase: bool, by_lines: bool, cache_dir: Path | None) -> Tokenizer:
     if kind not in ("wordpiece", "bpe", "character", "word"):
         return load_tokenizer(kind)
     known: Kind = kind  # type: ignore[assignment]
 
     def build(folder: Path) -> None:
-        made = train_tokenizer(Sentences(corpus, by_lines), known, vocabulary_size=size, lowercase=lowercase)
+        parts = Sentences(corpus, by_lines)
+        made = train_tokenizer(parts, known, vocabulary_size=size, lowercase=lowercase, min_count=min_count)
         made.save(folder / "tokenizer.json")
 
-    key = f"{corpus.fingerprint()}-{corpus.split}-{kind}-{size}-{'lower' if lowercase else 'case'}-v2"
+    how = f"{kind}-{size}-{min_count}-{'lower' if lowercase else 'case'}-{'lines' if by_lines else 'sentences'}"
+    key = f"{corpus.fingerprint()}-{corpus.split}-{how}-v3"
     return load_tokenizer(entry(cache_root(cache_dir), key, build))
 
 

@@ -53,8 +53,8 @@ class Tokenizer:
         self.document = document
         self._inner.no_padding()
         self._inner.no_truncation()
-        self.size: int = self._inner.get_vocab_size(with_added_tokens=True)
         vocabulary: dict[str, int] = self._inner.get_vocab(with_added_tokens=True)
+        self.size: int = max(vocabulary.values(), default=-1) + 1  # where a text has a special token's name as a word, a number is unused
 
         def number(token: str) -> int:
             return next((vocabulary[name] for name in _ALSO[token] if name in vocabulary), -1)
@@ -64,7 +64,8 @@ class Tokenizer:
             raise ValueError(
                 f"the tokenizer has no token for padding or for the end of a text; expected one of {_ALSO[PAD]} and {_ALSO[END]}"
             )
-        self.special = np.zeros(self.size, dtype=bool)
+        self.special = np.ones(self.size, dtype=bool)
+        self.special[list(vocabulary.values())] = False
         added = [i for i, token in self._inner.get_added_tokens_decoder().items() if token.special]
         self.special[[i for i in (*added, self.pad, self.unknown, self.start, self.end, self.mask) if i >= 0]] = True
         self.continues = np.zeros(self.size, dtype=bool)
@@ -161,6 +162,22 @@ def train_tokenizer(texts: Iterable[str], kind: Kind, *, vocabulary_size: int, l
         raise BadDataError("the text holds no words to learn a vocabulary from")
     made["added_tokens"] = made["added_tokens"][: len(SPECIAL)]
     return Tokenizer(json.dumps(made, ensure_ascii=False))
+
+
+def word_tokenizer(words: Sequence[str]) -> Tokenizer:
+    """A tokenizer that cuts at spaces and knows these words, numbered in their order after the special tokens.
+
+    Raises:
+        ValueError: a word comes twice, or is the name of a special token.
+    """
+    numbers = {word: i for i, word in enumerate((*SPECIAL, *words))}
+    if len(numbers) != len(SPECIAL) + len(words):
+        raise ValueError(f"expected different words, none of them {', '.join(SPECIAL)}")
+    t = _library()
+    inner = t.Tokenizer(t.models.WordLevel(numbers, unk_token=UNKNOWN))
+    inner.pre_tokenizer = t.pre_tokenizers.WhitespaceSplit()
+    inner.add_special_tokens(list(SPECIAL))
+    return Tokenizer(inner.to_str())
 
 
 def _untrained(t: Any, kind: Kind, lowercase: bool) -> tuple[Any, dict[str, Any]]:

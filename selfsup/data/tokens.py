@@ -10,17 +10,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from selfsup.data.cache import cache_root, entry
 from selfsup.data.documents import Corpus, Piece
 from selfsup.data.tokenizer import Tokenizer
+from selfsup.method import Layout
 
-Layout = Literal["packed", "stream", "sentences", "pairs"]
 LEAST_PIECE = 8  # tokens; less room than that at the end of a packed item stays empty
 _VERSION = 1
+_COUNTED = 1 << 24  # tokens at a time
 # After the mark and its closing quotes, before the space: the space belongs to what follows, so that no character is lost.
 _SENTENCE_END = re.compile(r"(?<=[.!?。！？])[\"'”’)\]]*(?=\s+[^\s.!?a-z])|(?<=[。！？])[”’」』）]*|(?=\n)")
 
@@ -122,7 +123,9 @@ class TextStore:
         length: T.
         layout: "packed": whole documents or parts of them, several in an item, each as START piece END; "sentences": one such piece;
             "pairs": START first END second END; "stream": the corpus as it runs on, documents joined by END, the last token of
-            an item being the first of the next, so that each is once what follows.
+            an item being the first of the next, so that each is once what follows; "related": texts that belong together, each as START
+            text END with up to T tokens; "lines": sentences one after the other, END after each, as many as fit, and what is longer than
+            an item in parts.
         start, end, pad: numbers of the special tokens.
     """
 
@@ -138,23 +141,38 @@ class TextStore:
     slow = False
 
     def gather(self, rows: np.ndarray) -> np.ndarray:
-        """Rows (B,) -> (B, T) int64, filled up with padding; of sentences, T is that of the longest."""
+        """Rows (B,) -> (B, T) int64, filled up with padding; of sentences and related texts, T is that of the longest."""
         tokens = self.tokens.array if isinstance(self.tokens, MappedTokens) else self.tokens
         if self.layout == "stream":
             return np.stack([tokens[self.starts[row] : self.starts[row] + self.length] for row in rows]).astype(np.int64)
         made = []
-        for row in rows:
+        if self.layout == "lines":
+            made = [self._lines(tokens, slice(self.first[row], self.first[row + 1])) for row in rows]
+        for row in rows if not made else ():
             parts: list[Any] = []
             for p in range(self.first[row], self.first[row + 1]):
                 if self.layout != "pairs" or not parts:
                     parts.append([self.start])
                 parts += [tokens[self.starts[p] : self.starts[p] + self.lengths[p]], [self.end]]
             made.append(np.concatenate(parts))
-        width = max(map(len, made)) if self.layout == "sentences" else self.length
+        width = max(map(len, made)) if self.layout in ("sentences", "related") else self.length
         out = np.full((len(made), width), self.pad, np.int64)
         for row, ids in zip(out, made, strict=True):
             row[: len(ids)] = ids
         return out
+
+    def _lines(self, tokens: np.ndarray, pieces: slice) -> np.ndarray:
+        starts, ends = self.starts[pieces], self.starts[pieces] + self.lengths[pieces]
+        joined = np.append(starts[1:] == ends[:-1], True)  # where no document ends, the corpus has no END
+        return np.insert(tokens[starts[0] : ends[-1]].astype(np.int64), ends[joined] - starts[0], self.end)
+
+    def counts(self, size: int) -> np.ndarray:
+        """(size,) int64: how often each token occurs in the corpus."""
+        tokens = self.tokens.array if isinstance(self.tokens, MappedTokens) else self.tokens
+        counts = np.zeros(size, np.int64)
+        for begin in range(0, len(tokens), _COUNTED):
+            counts += np.bincount(tokens[begin : begin + _COUNTED], minlength=size)
+        return counts
 
 
 def lay_out(found: Tokens, tokenizer: Tokenizer, layout: Layout, length: int) -> tuple[TextStore, int]:
@@ -171,11 +189,13 @@ def lay_out(found: Tokens, tokenizer: Tokenizer, layout: Layout, length: int) ->
     """
     if length < LEAST_PIECE:
         raise ValueError(f"--sequence-length must be at least {LEAST_PIECE} tokens, got {length}")
-    if layout != "stream" and tokenizer.start < 0:
+    if layout not in ("stream", "lines") and tokenizer.start < 0:
         raise ValueError("this method needs a tokenizer with a token that begins a text, such as [CLS]")
     cut = 0
     if layout == "stream":
         starts, lengths, first = _stream(found.tokens.array, length)
+    elif layout == "lines":
+        starts, lengths, first = _whole_lines(found, length)
     elif layout == "sentences":
         starts, lengths = found.sentences[:, 0], found.sentences[:, 1] - found.sentences[:, 0]
         cut = int((lengths > length - 2).sum())
@@ -189,6 +209,19 @@ def lay_out(found: Tokens, tokenizer: Tokenizer, layout: Layout, length: int) ->
 def _stream(tokens: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     starts = np.arange(0, len(tokens) - length + 1, length - 1, dtype=np.int64)
     return starts, np.full(len(starts), length), np.arange(len(starts) + 1)
+
+
+def _whole_lines(found: Tokens, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Fill items with whole sentences; one that has no room in an item of its own is cut into parts first."""
+    sizes = found.sentences[:, 1] - found.sentences[:, 0]
+    parts = -(-sizes // (length - 1))
+    within = np.arange(parts.sum()) - np.repeat(np.cumsum(parts) - parts, parts)  # number of a part in its sentence
+    starts = np.repeat(found.sentences[:, 0], parts) + within * (length - 1)
+    lengths = np.minimum(np.repeat(found.sentences[:, 1], parts) - starts, length - 1)
+    edges, first = np.concatenate([[0], np.cumsum(lengths + 1)]), [0]
+    while first[-1] < len(starts):
+        first.append(int(np.searchsorted(edges, edges[first[-1]] + length, side="right")) - 1)
+    return starts, lengths, np.array(first, np.int64)
 
 
 def _packed(found: Tokens, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

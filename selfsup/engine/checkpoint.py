@@ -72,7 +72,7 @@ def save_tensors(
         folder: where; its parent must exist.
         tensors: file stem -> name -> tensor, each stem one safetensors file.
         documents: file stem -> what JSON can hold, covered by the checksums.
-        loose: file name -> text that people may edit later, not covered.
+        loose: file name, perhaps in a folder in it -> text that people may edit later, not covered.
 
     Raises:
         OSError: the disk is full or not writable; `folder` is then as it was.
@@ -85,7 +85,7 @@ def save_tensors(
         digests: dict[str, dict[str, str]] = {}
         for stem, named in tensors.items():
             flat = {name: t.detach().cpu().contiguous() for name, t in named.items()}
-            data = save(flat)
+            data = save(flat, metadata={"format": "pt"})  # other programs ask for it
             write_file(beside / f"{stem}.safetensors", data)
             files[f"{stem}.safetensors"] = _digest(data)
             digests[f"{stem}.safetensors"] = {name: _tensor_digest(t) for name, t in flat.items()}
@@ -94,6 +94,7 @@ def save_tensors(
             write_file(beside / f"{stem}.json", data)
             files[f"{stem}.json"] = _digest(data)
         for name, text in (loose or {}).items():
+            (beside / name).parent.mkdir(exist_ok=True)
             write_file(beside / name, text.encode())
         manifest: dict[str, Any] = {"files": files, "tensors": digests}
         manifest["digest"] = _digest(json.dumps(manifest, sort_keys=True).encode())

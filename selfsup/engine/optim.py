@@ -42,7 +42,7 @@ class LARS(Optimizer):
 
 
 def make_optimizers(method: Method, recipe: Recipe, rates: Mapping[nn.Parameter, float] | None = None) -> dict[str, Optimizer]:
-    """An optimiser for each player; parameters with `requires_grad=False` are in none.
+    """An optimiser for each player, none where there are no players; parameters with `requires_grad=False` are in none.
 
     Args:
         rates: what a parameter's learning rate is multiplied by, 1 for those that are not in it.
@@ -85,19 +85,23 @@ def _optimizer(params: list[nn.Parameter], recipe: Recipe, rates: Mapping[nn.Par
 
 
 def scaled_lr(recipe: Recipe, batch_size: int) -> float:
-    """The recipe's rate at another batch size: linear for sgd and lars (1706.02677), square root for adamw (2205.10287)."""
+    """The recipe's rate at another batch size: linear for sgd and lars (1706.02677), square root for adamw (2205.10287), else the same."""
+    if recipe.optimizer == "own":
+        return recipe.lr
     ratio = batch_size / recipe.batch_size
     return recipe.lr * (math.sqrt(ratio) if recipe.optimizer == "adamw" else ratio)
 
 
 def learning_rate(recipe: Recipe, progress: float) -> float:
-    """Rate at a progress from 0 to 1: linear warm-up, then cosine to zero (1608.03983) or constant."""
+    """Rate at a progress from 0 to 1: linear warm-up, then cosine (1608.03983) or linear to zero, or constant."""
     if progress < recipe.warmup:
         return recipe.lr * progress / recipe.warmup
     if recipe.schedule == "constant":
         return recipe.lr
-    after = (progress - recipe.warmup) / max(1e-12, 1 - recipe.warmup)
-    return recipe.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, after)))
+    after = min(1.0, (progress - recipe.warmup) / max(1e-12, 1 - recipe.warmup))
+    if recipe.schedule == "linear":
+        return recipe.lr * (1 - after)
+    return recipe.lr * 0.5 * (1 + math.cos(math.pi * after))
 
 
 def layerwise_rates(network: nn.Module, decay: float) -> dict[nn.Parameter, float]:

@@ -40,14 +40,15 @@ def train_step(
         "loss" (of the first player), "loss/PLAYER" where there are several, "gradient_norm/PLAYER" and the method's metrics; 0-dim tensors.
 
     Raises:
-        NotFiniteError: a gradient norm is NaN or infinite; that player has not been stepped.
+        NotFiniteError: a gradient norm is NaN or infinite; that player has not been stepped. Or a method that makes its steps itself has
+            such a loss.
     """
     forward = autocast if autocast is not None else torch.autocast("cpu", enabled=False)
     pending = [method.updates(views) for views in micro_batches]
     sums: dict[str, Tensor] = {}
     several = len(optimizers) > 1
     while (first := _next(pending[0], forward)) is not None:
-        player, params = first.player, _parameters(optimizers, first.player)
+        player, params = first.player, [] if first.player is None else _parameters(optimizers, first.player)
         name = f"loss/{player}" if several else "loss"
         for updates in pending:
             update = first if updates is pending[0] else _next(updates, forward)
@@ -55,10 +56,15 @@ def train_step(
                 raise ValueError(
                     f'micro-batches must yield the same players in the same order; one yields "{player}" where another does not'
                 )
-            update.loss.div(len(pending)).backward(inputs=params)
+            if player is not None:
+                update.loss.div(len(pending)).backward(inputs=params)
             _add(sums, name, update.loss.detach() / len(pending))
             for key, value in update.metrics.items():
                 _add(sums, key, value.detach().float() / len(pending))
+        if player is None:  # the method has made the step
+            if not bool(torch.isfinite(sums[name])):
+                raise NotFiniteError(f"the loss is {float(sums[name])}")
+            continue
         average_gradients(params)
         norm = clip_gradients(params, clip)
         _add(sums, f"gradient_norm/{player}" if several else "gradient_norm", norm)

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from selfsup.losses import log_partition
+
 COLLAPSED = 0.02  # deviation; freshly initialised networks have 0.1 and more
 NARROW = 0.02  # part of the directions; freshly initialised networks use 0.04 and more
 
@@ -145,9 +147,9 @@ def uniformity(z: Float[Tensor, "B D"]) -> float:
     if len(z) < 2:
         raise ValueError(f"uniformity needs at least 2 embeddings for a pair, got {len(z)}")
     z = F.normalize(z.double(), dim=1)
-    exponent = 4 * (z @ z.T) - 4  # -2 |a - b|^2 = 4 a.b - 4 on the sphere
-    off_diagonal = ~torch.eye(len(z), dtype=torch.bool, device=z.device)
-    return float(exponent[off_diagonal].logsumexp(dim=0) - math.log(len(z) * (len(z) - 1)))
+    own = torch.arange(len(z), device=z.device)[:, None]
+    sums = log_partition(4 * z, z, own) - 4  # -2 |a - b|^2 = 4 a.b - 4 on the sphere; tile by tile, so there may be very many rows
+    return float(sums.logsumexp(dim=0) - math.log(len(z) * (len(z) - 1)))
 
 
 def collapse_warning(rankme: float, deviation: float, width: int, *, rows: int | None = None) -> str | None:

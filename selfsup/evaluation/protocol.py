@@ -61,7 +61,8 @@ class Protocol:
 
     def describe(self, train: Items, image_size: int) -> dict[str, Any]:
         """How the figures come about: names and plain values, for people and for JSON."""
-        said: dict[str, Any] = {"measures": ", ".join(self.measures), "seed": self.seed, "image_size": image_size}
+        said: dict[str, Any] = {"measures": ", ".join(self.measures), "seed": self.seed}
+        said |= {"sequence_length": train.shape[0]} if train.kind == "text" else {"image_size": image_size}
         if "knn" in self.measures:
             said |= {"knn_k": min(KNN_K, len(train)), "knn_temperature": KNN_TEMPERATURE}
         if "few-label" in self.measures:
@@ -72,7 +73,8 @@ class Protocol:
             said["scratch_few_label_images"] = f"{self.scratch_few_images}, and at least {SCRATCH_EPOCHS} epochs"
         if set(self.measures) != {"few-label"}:
             said["scratch_images"] = self.images_for(len(train), few=False)
-        said["scratch_flip"] = self.flip
+        if train.kind == "image":
+            said["scratch_flip"] = self.flip
         if image_size:
             said["pixels_pca_side"] = min(image_size, PIXEL_SIDE)
         return said
@@ -81,8 +83,14 @@ class Protocol:
 def labels_of(items: Items) -> Tensor:
     """(N,) int64 classes; ValueError where the data have none."""
     if items.labels is None or not (items.labels >= 0).any():
-        raise ValueError(f"{items.source} has no labels; classes are needed, for instance one sub-folder for each")
+        raise ValueError(f"{items.source} has no labels; classes are needed: {_where(items)}")
     return torch.from_numpy(items.labels)
+
+
+def _where(items: Items) -> str:
+    if items.kind == "text":
+        return "a second column in .tsv or .csv, a column that --label names, or one sub-folder for each"
+    return "for instance one sub-folder for each"
 
 
 def matched(train: Items, test: Items) -> tuple[Items, Items, dict[str, int]]:

@@ -82,7 +82,7 @@ def train_from_scratch(
         items_train: with labels; only those of `index` are looked at.
         index: (n,) rows to train on, with known labels.
         classes: number C of outputs; labels are 0 to C - 1.
-        image_size: side of a crop in pixels, 0 for vectors, which are not augmented.
+        image_size: side of a crop in pixels, 0 for vectors and text, which are not augmented.
         seed: of the weights, the order and the crops.
         images: to be seen in all; 64 a step.
         head: the linear classifier to start from; a fresh one when None.
@@ -155,7 +155,8 @@ def _batches(items: Items, index: np.ndarray, seed: int) -> Iterator[Batch]:
     """Batches of 64 from one random order after another; with fewer than 64 items each comes several times in a batch."""
     random = np.random.default_rng(seed)
     pool = np.empty(0, dtype=np.int64)
-    whole = items.batch(index) if len(index) <= 4096 else None  # few: read them once
+    # Few are read once; but texts of a batch are as long as its longest only.
+    whole = items.batch(index) if len(index) <= 4096 and items.kind != "text" else None
     while True:
         while len(pool) < BATCH:
             pool = np.concatenate([pool, random.permutation(len(index))])

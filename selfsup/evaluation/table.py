@@ -1,4 +1,4 @@
-"""Four rows side by side: the encoder, raw pixels, the same network untrained, and the same network trained from scratch on the labels.
+"""Four rows side by side: the encoder, raw pixels or a bag of words, the same network untrained, and trained from scratch on the labels.
 
 Axes: N training items, M test items.
 """
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from selfsup.data import Items
+from selfsup.evaluation.bag_of_words import bag_of_words
 from selfsup.evaluation.features import Embed, embed_items, top1
 from selfsup.evaluation.few_label import few_label, interval, labelled_rows, usable_counts
 from selfsup.evaluation.knn import knn_top1
@@ -88,7 +89,8 @@ def evaluate(
         device, precision: of training from scratch.
         progress: called with (what begins or goes on, done, total).
     Returns:
-        A JSON-able object: the keys are "encoder", "pixels_pca", "untrained", "scratch", each as in `evaluate_table`, and "protocol".
+        A JSON-able object: the keys are "encoder", "pixels_pca" (of text "bag_of_words"), "untrained", "scratch", each as in
+        `evaluate_table`, and "protocol".
     Raises:
         ValueError: data without labels, or no class in common.
     """
@@ -97,14 +99,19 @@ def evaluate(
     said = {**notes, **protocol.describe(train, image_size)}
     width = embed(train.subset(np.arange(1))).shape[1]  # what the pixels' principal components are brought to
 
-    def pixels() -> tuple[Tensor, Tensor]:
-        found = pixels_pca(train, test, width, image_size=image_size, seed=protocol.seed)
-        said["pixels_pca_width"] = found[0].shape[1]
+    plain = "bag_of_words" if train.kind == "text" else "pixels_pca"
+
+    def without_network() -> tuple[Tensor, Tensor]:
+        if train.kind == "text":
+            found = bag_of_words(train, test, seed=protocol.seed)
+        else:
+            found = pixels_pca(train, test, width, image_size=image_size, seed=protocol.seed)
+        said[f"{plain}_width"] = found[0].shape[1]
         return found
 
     rows: dict[str, Features] = {
         "encoder": lambda: (embed(train), embed(test)),
-        "pixels_pca": pixels,
+        plain: without_network,
         "untrained": lambda: (untrained(train), untrained(test)),
     }
     table: dict[str, Any] = dict(evaluate_table(rows, labels_of(train), labels_of(test), protocol, progress=progress))

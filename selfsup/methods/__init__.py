@@ -40,8 +40,11 @@ METHODS: dict[str, str] = {
     "discrete_autoencoder": "DiscreteAutoencoder",
     "gan": "GAN",
     "vqvae": "VQVAE",
+    "word2vec": "Word2Vec",
     "bert": "BERT",
     "gpt": "GPT",
+    "simcse": "SimCSE",
+    "consert": "ConSERT",
 }
 
 

@@ -11,7 +11,7 @@ Axes: B rows, T tokens of a row, M hidden tokens in the batch, V tokens in the v
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from selfsup.distributed import sum_over_processes, world_size
 from selfsup.losses import full_precision
-from selfsup.method import Batch, Encoder, Method, Recipe, Update, Vocabulary
+from selfsup.method import Batch, Encoder, Layout, Method, Recipe, Update, Vocabulary
 from selfsup.models.text import only_text
 from selfsup.models.vit import initialise_linear
 from selfsup.views.sampling import chance
@@ -123,7 +123,7 @@ class BERT(Method):
         self.views = Holes(vocabulary, fraction, whole_words=whole_words, pairs=next_sentence)
 
     @classmethod
-    def layout(cls, options: Mapping[str, Any]) -> Literal["packed", "stream", "sentences", "pairs"]:
+    def layout(cls, options: Mapping[str, Any]) -> Layout:
         """Pairs of texts where it is asked whether one follows the other."""
         return "pairs" if options.get("next_sentence") else "packed"
 

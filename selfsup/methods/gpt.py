@@ -12,7 +12,7 @@ Axes: B rows, T tokens of a row, V tokens in the vocabulary.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from selfsup.losses import full_precision
-from selfsup.method import Batch, Encoder, Method, Recipe, Update, Vocabulary
+from selfsup.method import Batch, Encoder, Layout, Method, Recipe, Update, Vocabulary
 from selfsup.models.text import only_text
 
 
@@ -59,14 +59,14 @@ class GPT(Method):
 
     def __init__(self, encoder: Encoder, *, vocabulary: Vocabulary, dropout: float = 0.0) -> None:
         super().__init__()
-        self.transformer = only_text(encoder, "gpt", causal=True)
-        self.transformer.set_dropout(dropout)
-        self.encoder = self.transformer
+        transformer = only_text(encoder, "gpt", causal=True)
+        transformer.set_dropout(dropout)
+        self.encoder = self.transformer = transformer  # in this order: checkpoints call its tensors by the first name
         self.end = vocabulary.end
         self.views = NextToken()
 
     @classmethod
-    def layout(cls, options: Mapping[str, Any]) -> Literal["packed", "stream", "sentences", "pairs"]:  # noqa: ARG003
+    def layout(cls, options: Mapping[str, Any]) -> Layout:  # noqa: ARG003
         """Rows of the corpus as it runs on, documents joined by the token that ends a text."""
         return "stream"
 

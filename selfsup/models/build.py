@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -12,12 +13,14 @@ from torch import Tensor, nn
 from selfsup.method import Encoder
 from selfsup.models.normalize import Normalize
 
-TEXT = ("bert_tiny", "bert_mini", "bert_small", "bert_medium", "bert_base", "gpt_nano", "gpt_mini", "gpt2")
+TEXT = ("bert_tiny", "bert_mini", "bert_small", "bert_medium", "bert_base", "gpt_nano", "gpt_mini", "gpt2", "words_100", "words_300")
+IMPORTED = ("bert", "gpt")
 RESIDUAL = ("small", "resnet18", "resnet34", "resnet50")
 IMAGES = (*RESIDUAL, "vit_tiny", "vit_small", "vit_base", "dcgan", "unet", "vq_2", "vq_4", "vq_8", "vq_16")
 OF_VECTORS = ("mlp", "table", "stack")
 ENCODERS = (*IMAGES, *OF_VECTORS, *TEXT)
-"""Names that `build_encoder` knows: of `OF_VECTORS` "table" takes rows of tables and "stack" images too, those of `TEXT` token numbers."""
+"""Names that `build_encoder` knows: of `OF_VECTORS` "table" takes rows of tables and "stack" images too, those of `TEXT` token
+numbers. There is words_N for every N."""
 
 
 def build_encoder(
@@ -25,10 +28,10 @@ def build_encoder(
     *,
     channels: int,
     image_size: int,
-    pool: Literal["class", "mean"] = "class",
+    pool: Literal["class", "mean", "last_two"] | None = None,
     patches: Mapping[str, Any] | None = None,
     head: Mapping[str, Any] | None = None,
-    text: Mapping[str, int] | None = None,
+    text: Mapping[str, Any] | None = None,
     sees: str | None = None,
     split: str | None = None,
     mean: Sequence[float] | Tensor | None = None,
@@ -37,13 +40,15 @@ def build_encoder(
     """The encoder of that name, freshly initialised from torch's global generator.
 
     Args:
-        name: one of `ENCODERS`.
+        name: one of `ENCODERS`; or bert or gpt, with a shape in `text`.
         channels: C of images (B, C, H, W), D of vectors (B, D), or the vocabulary's size of text (B, T).
         image_size: side in pixels that it will mostly see; 0 for vectors and text.
-        pool: of a ViT, what becomes the vector: its class token, or the mean of its patches' tokens; others have no choice.
+        pool: of a ViT, what becomes the vector: its class token (None), or the mean of its patches' tokens; of text the mean of the tokens
+            (None), the first one or the mean of the last two layers' tokens; others have no choice.
         patches: of an encoder of patches, the arguments of `PatchGrid`; None for one of whole images.
         head: of an encoder that keeps layers of its head, the arguments of `EncoderAndHead`; None for one that does not.
-        text: of text, the most tokens of a document as "length", and the numbers of its special tokens "pad", "start" and "end".
+        text: of text, the most tokens of a document as "length", the numbers of its special tokens "pad", "start" and "end", and of bert
+            and gpt the "shape", see `TextTransformer`.
         sees: "lightness" for an encoder that sees no colours; None for one that sees everything.
         split: of two networks that see some channels each, which: see `Split`; None for one network.
         mean, std: statistics of the data, one number a channel in units of the input; None for the encoder's defaults; not for text.
@@ -54,30 +59,28 @@ def build_encoder(
     Raises:
         ValueError: no such name (the nearest one is named), or channels or a size that this encoder cannot take.
     """
-    if name not in ENCODERS:
+    of_words = re.fullmatch(r"words_[1-9]\d{0,4}", name) is not None
+    if name not in (*ENCODERS, *IMPORTED) and not of_words:
         near = difflib.get_close_matches(name, ENCODERS, n=1)
         hint = f'did you mean "{near[0]}"?' if near else f"there are {', '.join(ENCODERS)}"
         raise ValueError(f'no encoder "{name}"; {hint}')
     if channels < 1:
         raise ValueError(f'encoder "{name}" needs at least 1 channel, got channels={channels}')
-    if (name in TEXT) != (text is not None):
-        takes = "text" if name in TEXT else "images or vectors"
+    of_text = name in (*TEXT, *IMPORTED) or of_words
+    if of_text != (text is not None):
+        takes = "text" if of_text else "images or vectors"
         raise ValueError(f'encoder "{name}" takes {takes}; choose one of {", ".join(TEXT)} for text, another for other data')
     if text is not None:
-        from selfsup.models.text import text_encoder
-
-        made = text_encoder(name, channels, text)
-        vars(made)["spec"] = {"name": name, "channels": channels, "image_size": 0, "text": dict(text)}
-        return made
+        return _of_text(name, channels, text, pool or "mean", of_words=of_words)
     if name in ("mlp", "table") and image_size != 0:
         raise ValueError(f'encoder "{name}" takes vectors, image_size=0, got image_size={image_size}; for images choose small, say')
     if name not in OF_VECTORS and image_size < 1:
         raise ValueError(f'encoder "{name}" takes images of at least 1 pixel, got image_size={image_size}; for vectors choose mlp or stack')
-    if pool != "class" and not name.startswith("vit"):
-        raise ValueError(f'pool={pool!r} is a choice of ViTs only, got encoder "{name}"')
-    encoder = _build(name, channels, image_size, pool, _numbers(mean), _numbers(std))
+    if pool == "last_two" or (pool == "mean" and not name.startswith("vit")):
+        raise ValueError(f'pool={pool!r} is a choice of {"BERTs" if pool == "last_two" else "ViTs and text"} only, got encoder "{name}"')
+    encoder = _build(name, channels, image_size, pool or "class", _numbers(mean), _numbers(std))
     vars(encoder)["spec"] = {"name": name, "channels": channels, "image_size": image_size}
-    if pool != "class":
+    if pool == "mean":
         encoder.spec["pool"] = pool
     return dress(encoder, patches=patches, head=head, sees=sees, split=split)
 
@@ -268,3 +271,18 @@ def _found_width(module: nn.Module, shape: tuple[int, ...]) -> int:
         got = f"{y.dtype} {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
         raise ValueError(f"{name} must give float vectors ({shape[0]}, width) or maps ({shape[0]}, width, h, w) for {shape}, got {got}")
     return y.shape[1]
+
+
+def _of_text(name: str, channels: int, text: Mapping[str, Any], pool: Any, *, of_words: bool) -> Encoder:
+    from selfsup.models.text import TextTransformer, text_encoder
+    from selfsup.models.words import WordTable
+
+    made: Encoder
+    if of_words:
+        made = WordTable(int(name.removeprefix("words_")), channels, [text["pad"], text["start"], text["end"]])
+    else:
+        made = text_encoder(name, channels, text)
+    vars(made)["spec"] = {"name": name, "channels": channels, "image_size": 0, "text": dict(text)}
+    if isinstance(made, TextTransformer):
+        made.set_pool(pool)
+    return made

@@ -1,13 +1,13 @@
 """The transformers of BERT (Devlin et al. 2018, https://arxiv.org/abs/1810.04805) and GPT-2 (Radford et al. 2019), on token numbers.
 
 Several documents may share a row: each begins with the START token, sees itself only and counts its own positions, so that a packed row
-gives the same vectors as a row for each. Reading order: `forward` is `hidden`, then the mean over what is no padding.
+gives the same vectors as a row for each. Reading order: `forward` is `hidden`, then one vector of a row's tokens.
 
 Axes: B rows, T tokens, V tokens in the vocabulary, width of a token's vector.
 """
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from selfsup.method import Encoder
+from selfsup.models.attention import attend
 from selfsup.models.vit import initialise_linear
 
 SIZES = {
@@ -28,6 +29,13 @@ SIZES = {
     "gpt2": (768, 12, 12),
 }
 """Width, layers, heads. BERT's are those of 1908.08962, GPT-2's of its paper, the two below it of nanoGPT's recipes."""
+
+FAMILIES = ("bert", "gpt")
+"""Names of networks of other shapes, which `selfsup import` gives."""
+
+
+Pool = Literal["mean", "class", "last_two"]
+"""How a row's tokens become one vector: their mean, the first one's ([CLS] of BERT), or the mean of the last two layers' tokens."""
 
 
 class Cache(NamedTuple):
@@ -80,7 +88,8 @@ class Layer(nn.Module):
     def attention(self, x: Float[Tensor, "B T width"], seen: Tensor | None, past: tuple[Tensor, Tensor, int] | None) -> Tensor:
         """softmax(Q K^T / sqrt(d)) V in every head (1706.03762, equation 1)."""
         b, t, width = x.shape
-        q, k, v = self.qkv(x).view(b, t, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)  # each (B, heads, T, width / heads)
+        parts = self.qkv(x).chunk(3, dim=2)  # one view of all three would be slower in the backward pass (measured)
+        q, k, v = (part.view(b, t, self.heads, width // self.heads).transpose(1, 2) for part in parts)  # each (B, heads, T, width / heads)
         causal = self.causal and seen is None
         if past is not None:
             keys, values, filled = past
@@ -90,35 +99,42 @@ class Layer(nn.Module):
                 seen = torch.ones(t, filled + t, dtype=torch.bool, device=x.device).tril(filled)
                 causal = False
         p = self.dropout if self.training else 0.0
-        return self.out(F.scaled_dot_product_attention(q, k, v, seen, p, is_causal=causal).transpose(1, 2).reshape(b, t, width))
+        return self.out(attend(q, k, v, seen, dropout=p, causal=causal).transpose(1, 2).reshape(b, t, width))
 
     def _drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout, self.training) if self.dropout else x
 
 
 class TextTransformer(Encoder):
-    """Rows of token numbers (B, T) int64 -> (B, width), the mean of the last layer's vectors of all tokens but padding.
+    """Rows of token numbers (B, T) int64 -> (B, width), the mean of the last layer's vectors of all tokens but padding unless `set_pool`.
 
     Args:
-        name: one of `SIZES`.
+        name: one of `SIZES`, or of `FAMILIES` for a network of another shape.
         vocabulary_size: V.
         length: most tokens of a document, since positions are learned.
         pad, start, end: numbers of the special tokens; padding may only follow what is there.
+        shape: width, layers and heads of a network of `FAMILIES`.
 
     Attributes:
         causal: whether tokens see only those before them.
         dropout: probability, 0 to 1, in training mode; set by `set_dropout`.
+        pooled: how a row's tokens become one vector; set by `set_pool`.
 
     Raises:
-        ValueError: no such name.
+        ValueError: no such name, or a shape where there should be none, or none where there should be one.
     """
 
-    def __init__(self, name: str, *, vocabulary_size: int, length: int, pad: int, start: int, end: int) -> None:
+    def __init__(
+        self, name: str, *, vocabulary_size: int, length: int, pad: int, start: int, end: int, shape: Sequence[int] | None = None
+    ) -> None:
         super().__init__()
-        if name not in SIZES:
+        if name not in SIZES and (name not in FAMILIES or shape is None):
             raise ValueError(f"name must be one of {', '.join(SIZES)}, got {name!r}")
-        self.width, depth, heads = SIZES[name]
+        if name in SIZES and shape is not None:
+            raise ValueError(f"{name} has a shape of its own; call one of another shape {' or '.join(FAMILIES)}")
+        self.width, depth, heads = shape or SIZES[name]
         self.heads, self.causal, self.dropout = heads, name.startswith("gpt"), 0.0
+        self.pooled: Pool = "mean"
         self.vocabulary_size, self.length, self.pad, self.start, self.end = vocabulary_size, length, pad, start, end
         self.tokens = nn.Embedding(vocabulary_size, self.width)
         self.positions = nn.Embedding(length, self.width)
@@ -140,9 +156,31 @@ class TextTransformer(Encoder):
         for layer in self.layers:
             layer.dropout = p  # type: ignore[assignment]
 
+    def set_pool(self, pool: Pool) -> None:
+        """From now on a row's vector is made in this way.
+
+        Raises:
+            ValueError: no such way, or one that a causal transformer, whose first token sees nothing, does not have.
+        """
+        if pool not in ("mean", "class", "last_two"):
+            raise ValueError(f'pool of text must be "mean", "class" or "last_two", got {pool!r}')
+        if self.causal and pool != "mean":
+            raise ValueError(f"a causal transformer's vector is the mean of its tokens, got pool={pool!r}")
+        self.pooled = pool
+        if "spec" in vars(self):
+            others = {key: value for key, value in self.spec.items() if key != "pool"}
+            self.spec = others if pool == "mean" else {**others, "pool": pool}
+
     def forward(self, ids: Int[Tensor, "B T"]) -> Float[Tensor, "B width"]:
         """(B, T) -> (B, width)."""
-        return self.pool(self.hidden(ids), ids)
+        return self.vector(ids)
+
+    def vector(self, ids: Int[Tensor, "B T"], *, embedded: Tensor | None = None) -> Float[Tensor, "B width"]:
+        """One vector of each row; `embedded` as in `hidden`."""
+        if self.pooled == "mean":
+            return self.pool(self.hidden(ids, embedded=embedded), ids)
+        before, last = self._last_two(ids, embedded=embedded)
+        return last[:, 0] if self.pooled == "class" else self.pool((before + last) / 2, ids)
 
     def pool(self, hidden: Float[Tensor, "B T width"], ids: Int[Tensor, "B T"]) -> Float[Tensor, "B width"]:
         """Mean over tokens that are no padding."""
@@ -160,15 +198,27 @@ class TextTransformer(Encoder):
         Raises:
             ValueError: a document longer than `length`.
         """
-        x = self.embed_tokens(ids, cache.filled if cache else 0) if embedded is None else embedded
-        seen = None if self.causal else self.may_see(ids)
-        for i, layer in enumerate(self.layers):
-            x = layer(x, seen, (cache.keys[i], cache.values[i], cache.filled) if cache else None)
+        x = self._last_two(ids, cache, embedded)[1]
         return self.norm(x) if self.causal else x
 
-    def embed_tokens(self, ids: Int[Tensor, "B T"], after: int = 0) -> Float[Tensor, "B T width"]:
-        """Token, position and, for BERT, first or second text: the sum, normalised for BERT. `after` tokens came before."""
-        positions = self.places(ids) + after
+    def _last_two(self, ids: Tensor, cache: Cache | None = None, embedded: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        before = x = self.embed_tokens(ids, cache.filled if cache else 0) if embedded is None else embedded
+        seen = None if self.causal else self.may_see(ids)
+        for i, layer in enumerate(self.layers):
+            before, x = x, layer(x, seen, (cache.keys[i], cache.values[i], cache.filled) if cache else None)
+        return before, x
+
+    def embed_tokens(
+        self, ids: Int[Tensor, "B T"], after: int = 0, *, places: Int[Tensor, "B T"] | None = None
+    ) -> Float[Tensor, "B T width"]:
+        """Token, position and, for BERT, first or second text: the sum, normalised for BERT.
+
+        Args:
+            ids: token numbers.
+            after: how many tokens came before.
+            places: the position of each token; None for those that it has.
+        """
+        positions = (self.places(ids) if places is None else places) + after
         if ids.shape[1] + after > self.length and int(positions.max()) >= self.length:
             raise ValueError(f"this encoder knows {self.length} positions, got a text of {int(positions.max()) + 1} tokens; cut it")
         x = self.tokens(ids) + self.positions(positions)
@@ -214,8 +264,8 @@ class TextTransformer(Encoder):
                     nn.init.normal_(linear.weight, std=0.02 / (2 * len(self.layers)) ** 0.5)  # type: ignore[union-attr, arg-type]
 
 
-def text_encoder(name: str, vocabulary_size: int, text: Mapping[str, int]) -> TextTransformer:
-    """The transformer of that name; `text` has "length", "pad", "start" and "end"."""
+def text_encoder(name: str, vocabulary_size: int, text: Mapping[str, Any]) -> TextTransformer:
+    """The transformer of that name; `text` has "length", "pad", "start" and "end", and "shape" where the name tells none."""
     return TextTransformer(name, vocabulary_size=vocabulary_size, **text)
 
 

@@ -10,12 +10,14 @@ from selfsup.report.words import labels, listing, percent, points, real
 ROWS = {
     "encoder": ("This encoder", "trained without labels"),
     "pixels_pca": ("Raw pixels + PCA", "same width, nothing learned"),
+    "bag_of_words": ("Bag of words", "TF-IDF of tokens, no network"),
     "untrained": ("Untrained network", "same network, random weights"),
     "scratch": ("Trained from scratch", "same network, these labels only"),
 }
-MARKERS = {"encoder": "circle", "pixels_pca": "diamond", "untrained": "triangle", "scratch": "square"}
+MARKERS = {"encoder": "circle", "pixels_pca": "diamond", "bag_of_words": "diamond", "untrained": "triangle", "scratch": "square"}
 IN_A_SENTENCE = {
     "pixels_pca": "raw pixels with PCA",
+    "bag_of_words": "a bag of words",
     "untrained": "the untrained network",
     "scratch": "the same network trained from scratch on those labels",
 }
@@ -40,8 +42,9 @@ def accuracy(run: Run) -> dict[str, Any] | None:
     """
     if run.evaluation is None:
         return None
-    few = {key: _few_label(lookup(run.evaluation, key, "few_label")) for key in ROWS}
-    full = {key: {name: real(lookup(run.evaluation, key, name)) for name in FULL} for key in ROWS}
+    other = "pixels_pca" if "bag_of_words" in run.evaluation else "bag_of_words"  # text has the one, other data the other
+    few = {key: _few_label(lookup(run.evaluation, key, "few_label")) for key in ROWS if key != other}
+    full = {key: {name: real(lookup(run.evaluation, key, name)) for name in FULL} for key in few}
     counts = sorted({count for row in few.values() for count in row})
     measures = [name for name in FULL if any(row[name] is not None for row in full.values())]
     if not counts and not measures:
@@ -86,6 +89,8 @@ def _table(few: dict, full: dict, counts: list[int], measures: list[str]) -> lis
     best |= {name: max(row[name] for row in full.values() if row[name] is not None) for name in measures}
     rows = []
     for key, (name, note) in ROWS.items():
+        if key not in few:
+            continue
         cells = [_cell(few[key].get(count), best[count]) for count in counts]
         cells += [_cell(None if (top1 := full[key][measure]) is None else (top1,), best[measure]) for measure in measures]
         rows.append({"key": key, "name": name, "note": note, "cells": cells})
@@ -109,7 +114,7 @@ def _verdict(few: dict, full: dict, focus: int | None, measures: list[str]) -> l
             return ["The encoder itself was not measured, only what it is compared with."]
         return [f"With all labels this encoder reaches {listing(values)}.", "It was not measured with few labels."]
     sentences = [f"With {labels(focus)} per class, this encoder reaches {percent(own.mean)}."]
-    there = [key for key in IN_A_SENTENCE if focus in few[key]]
+    there = [key for key in IN_A_SENTENCE if focus in few.get(key, ())]
     if not there:
         return [*sentences, "There is nothing to compare it with: no baseline was measured."]
     for word, side in (("above", 1), ("below", -1)):
@@ -128,12 +133,18 @@ def _elsewhere(few: dict, focus: int) -> list[str]:
     """What the other counts of labels say, where they do not say the same."""
     sentences = []
     for key, name in IN_A_SENTENCE.items():
-        shared = [count for count in sorted(few["encoder"]) if count in few[key] and count != focus]
+        shared = [count for count in sorted(few["encoder"]) if count in few.get(key, ()) and count != focus]
         below = [str(count) for count in shared if _side(few["encoder"][count], few[key][count]) < 0]
         if below:
             sentences.append(f"With {listing(below)} labels per class it is below {name}.")
     if len(sentences) == 0 and len(few["encoder"]) > 1:
-        compared = [_side(few["encoder"][count], few[key][count]) for key in IN_A_SENTENCE for count in few["encoder"] if count in few[key]]
+        compared = [
+            _side(few["encoder"][count], few[key][count])
+            for key in few
+            if key != "encoder"
+            for count in few["encoder"]
+            if count in few[key]
+        ]
         if compared and min(compared) > 0:
             sentences.append("It is above all of them by more than the intervals at every number of labels.")
     return sentences

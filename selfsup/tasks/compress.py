@@ -10,7 +10,7 @@ import hashlib
 import io
 import zlib
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -26,6 +26,7 @@ from selfsup.engine.state import unique_state
 from selfsup.method import Method
 from selfsup.models.pixelcnn import ExactPixelCNN, PixelCNN
 from selfsup.tasks import codecs, rans, ssc
+from selfsup.tasks.file_names import file_names
 from selfsup.tasks.trained import TrainedMethod, load_method
 from selfsup.views.crops import clean
 
@@ -356,16 +357,9 @@ def _beside(sample: list[np.ndarray], bytes_a_pixel: float) -> dict[str, Any]:
 
 
 def _write(out: Path, named: list[tuple[str, np.ndarray]]) -> None:
-    used: set[PurePosixPath] = set()
-    for number, (name, image) in enumerate(named):
-        suffix = ".png" if image.shape[2] in (1, 3) else ".npy"
-        # Names come from a file: nothing may be written outside of the folder.
-        inside = [part for part in PurePosixPath(name.replace("\\", "/").replace("\0", "")).parts if part not in ("/", "//", "..", ".")]
-        place = PurePosixPath(*(inside or [f"image {number}"]))
-        tries = [place.with_suffix(suffix), PurePosixPath(f"{place}{suffix}"), PurePosixPath(f"{place}.{number}{suffix}")]
-        chosen = next(path for path in tries if path not in used)
-        used.add(chosen)
-        target = out / chosen
+    suffix = ".png" if all(image.shape[2] in (1, 3) for _, image in named) else ".npy"
+    for name, (_, image) in zip(file_names([name for name, _ in named], suffix), named, strict=True):
+        target = out / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if suffix == ".npy":
             np.save(target, image, allow_pickle=False)

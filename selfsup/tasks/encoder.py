@@ -69,7 +69,8 @@ def open_like(config: Mapping[str, Any], data: Any, tokenizer: Tokenizer | None 
     if isinstance(data, Items):
         return data
     if tokenizer is not None:
-        return open_sentences(data, tokenizer=tokenizer, length=config["encoder"]["text"]["length"], column=settings.get("column", "text"))
+        named = {name: settings[name] for name in ("column", "label") if name in settings}
+        return open_sentences(data, tokenizer=tokenizer, length=config["encoder"]["text"]["length"], **named)
     size, values = config["encoder"]["image_size"] or None, config["data"]["value_range"]
     said: dict[str, Any] = {"image_size": size, "channels": config["encoder"]["channels"] if size else None, "cache": cache}
     table = config["data"].get("table")
@@ -184,6 +185,7 @@ def model_card(network: Encoder, config: Mapping[str, Any]) -> str:
     what = f"{config['encoder']['channels']}-channel {size} x {size} pixels" if size else f"vectors of {config['encoder']['channels']}"
     what, example = ("texts", "texts.txt") if text else (what, "photos/" if size else "table.npy")
     tuned = config.get("finetuning")
+    begun = f"| began with | {config['start']['path']} |\n" if "start" in config else ""
     after = ""
     if tuned:
         of = f" of {len(tuned['classes'])} classes" if tuned["classes"] else ""
@@ -207,7 +209,7 @@ vectors = encoder.embed("{example}")      # (N, {network.width}) float32
 | data | {data["items"]} items, fingerprint {data["fingerprint"]} |
 | method | {config["method"]} {json.dumps(config["options"])} |
 | training | {training["steps"] or f"{training['minutes']} minutes"} steps of {training["batch_size"]}, seed {training["seed"]} |
-{after}| selfsup | {selfsup.__version__} |
+{begun}{after}| selfsup | {selfsup.__version__} |
 
 `checksums.json` holds a digest of every tensor: `selfsup verify FOLDER` checks them. What it is worth on your task is for
 `selfsup evaluate FOLDER --train LABELLED --test LABELLED` to say.

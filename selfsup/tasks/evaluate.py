@@ -22,6 +22,7 @@ from selfsup.tasks.plan import choose_device, has_fast_bf16
 NAMES = {
     "encoder": "this encoder",
     "pixels_pca": "raw pixels, PCA of the same width",
+    "bag_of_words": "bag of words, TF-IDF of the same tokens",
     "untrained": "the same network, untrained",
     "scratch": "the same network, from scratch on the labels",
 }
@@ -41,10 +42,12 @@ def evaluate(
     scratch_few_images: int = SCRATCH_IMAGES,
     flip: bool = True,
     max_bad: float = 0.01,
+    column: str = "text",
+    label: str = "label",
     device: str = "auto",
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """kNN, linear probe and few-label curve of an encoder, raw pixels, the untrained network and training from scratch.
+    """kNN, linear probe and few-label curve of an encoder, raw pixels or a bag of words, the untrained network, training from scratch.
 
     Args:
         encoder: a run, an encoder folder, or what `selfsup.load` gave; a run keeps the result and shows it on its page.
@@ -58,12 +61,13 @@ def evaluate(
         scratch_few_images: items that each training from scratch on few labels sees, and at least 10 epochs.
         flip: whether a mirrored image keeps its class, for the training from scratch.
         max_bad: largest fraction of unreadable files, 0 to 1.
+        column, label: of tables of text, the columns with the texts and their classes.
         device: auto, cpu, cuda or cuda:N.
         quiet: no progress on stderr.
 
     Returns:
-        "encoder", "pixels_pca", "untrained", "scratch", each with those of "knn_top1", "linear_top1" (fractions of 1) and "few_label"
-        ({"10": {"mean", "low", "high"}}) that the protocol asks for; "protocol".
+        "encoder", "pixels_pca" (of text "bag_of_words"), "untrained", "scratch", each with those of "knn_top1", "linear_top1" (fractions of
+        1) and "few_label" ({"10": {"mean", "low", "high"}}) that the protocol asks for; "protocol".
 
     Raises:
         ValueError: no labels, classes that do not match, or a protocol that is not known.
@@ -78,6 +82,7 @@ def evaluate(
         scratch_images=scratch_images,
         scratch_few_images=scratch_few_images,
     )
+    columns = {"column": column, "label": label} if trained.tokenizer is not None else {}
     progress = Progress(quiet=quiet)
     where = choose_device(device)
     precision: Literal["fp32", "bf16"] = "bf16" if has_fast_bf16(where) else "fp32"
@@ -92,8 +97,7 @@ def evaluate(
         lambda items: embed_with(trained.network, items),
         lambda items: embed_with(fresh, items),
         lambda: untrained(trained),
-        trained.open(train, cache=True, max_bad=max_bad),
-        trained.open(test, cache=True, max_bad=max_bad),
+        *(trained.open(data, cache=True, max_bad=max_bad, **columns) for data in (train, test)),
         image_size=trained.image_size,
         protocol=settings,
         device=where,
@@ -130,6 +134,8 @@ def as_table(result: Mapping[str, Any]) -> Table:
         caption += f"; left out: {protocol['few_label_left_out']}"
     table = Table("", *(measures[key] for key in shown), *(f"{n} label{'s' if n != '1' else ''}" for n in counts), caption=caption)
     for row, name in NAMES.items():
+        if row not in result:
+            continue
         cells = [f"{100 * result[row][key]:.1f}" for key in shown]
         for count in counts:
             at = result[row]["few_label"][count]

@@ -7,7 +7,6 @@ Axes: B pictures in a batch, all of one size, C channels, H height, W width.
 
 import io
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +20,9 @@ from torch import Tensor
 
 from selfsup.abilities import Colorizes, Denoises, Inpaints
 from selfsup.data import Items, Skipped
-from selfsup.data.listing import IMAGE_SUFFIXES
 from selfsup.engine.log import Progress
 from selfsup.evaluation.image_quality import WINDOW, psnr, ssim
+from selfsup.tasks.file_names import file_names, without_suffix
 from selfsup.tasks.page import pictures as eight_bits
 from selfsup.tasks.plan import choose_device
 from selfsup.tasks.trained import TrainedMethod, load_method
@@ -33,9 +32,6 @@ AT_ONCE = 2**18
 """Pixels in a batch; a larger picture is a batch of its own."""
 WHOLE = 64_000_000
 """Side that no picture exceeds, since `open_data` refuses more pixels: nothing is shrunk."""
-NAME_BYTES = 200
-"""Of a part of a path; file systems have 255, a file that is being written needs some more."""
-
 Numbers = np.ndarray
 Change = Callable[[Tensor, Numbers], Tensor]
 Scores = Callable[[Tensor, Tensor, Numbers], Mapping[str, Tensor]]
@@ -212,39 +208,6 @@ def colorize(
     return _write_all(trained, items, Path(out), lambda x, _: trained.method.colorize(x), None, quiet)  # type: ignore[attr-defined]
 
 
-def file_names(names: Sequence[str]) -> list[str]:
-    """Where each picture goes: relative paths that end in .png, all different, none of which leaves its folder.
-
-    Also on file systems that do not tell capitals from small letters. Of names that would be the same, the first one stays.
-    """
-    paths = [_inside(name) for name in names]
-    folders = {"/".join(parts[:i]).casefold() for parts in paths for i in range(1, len(parts))}
-    taken: set[str] = set()
-    next_number: dict[str, int] = {}
-    found = []
-    for *parents, stem in paths:
-        start = "/".join([*parents, stem])
-        path, number = f"{start}.png", next_number.get(start.casefold(), 2)
-        while path.casefold() in taken or path.casefold() in folders:
-            path, number = f"{start}-{number}.png", number + 1
-        next_number[start.casefold()] = number
-        taken.add(path.casefold())
-        found.append(path)
-    return found
-
-
-def _inside(name: str) -> list[str]:
-    """The parts of a path that stays where it is put, the last without the suffix of an image."""
-    parts = [re.sub(r"[\\:\x00-\x1f\x7f]", "_", part) for part in name.split("/") if part not in ("", ".", "..")] or ["picture"]
-    parts[-1] = _without_suffix(parts[-1]) or "picture"
-    return [part.encode()[:NAME_BYTES].decode(errors="ignore") for part in parts]
-
-
-def _without_suffix(name: str) -> str:
-    stem, dot, suffix = name.rpartition(".")
-    return stem if dot and f".{suffix}".lower().encode() in IMAGE_SUFFIXES else name
-
-
 def _trained(run: str | Path | TrainedMethod, ability: type, verb: str, best: bool, device: str) -> TrainedMethod:
     trained = run if isinstance(run, TrainedMethod) else load_method(run, best=best)
     if not trained.image_size:
@@ -320,9 +283,9 @@ def _by_name(names: Sequence[str], others: Sequence[str]) -> list[int | None]:
     exact = {name: i for i, name in enumerate(others)}
     stems: dict[str, int | None] = {}
     for i, name in enumerate(others):
-        stem = _without_suffix(name)
+        stem = without_suffix(name)
         stems[stem] = None if stem in stems else i
-    return [exact.get(name, stems.get(_without_suffix(name))) for name in names]
+    return [exact.get(name, stems.get(without_suffix(name))) for name in names]
 
 
 def _centre(x: Tensor) -> Bool[Tensor, "B 1 H W"]:
@@ -372,7 +335,7 @@ def _write_all(trained: TrainedMethod, items: Items, out: Path, change: Change, 
         if progress.due() or done == len(items):
             progress.note(f"pictures {done}/{len(items)}")
     progress.close()
-    renamed = {name: path for name, path in zip(items.names, names, strict=True) if path != f"{_without_suffix(name)}.png"}
+    renamed = {name: path for name, path in zip(items.names, names, strict=True) if path != f"{without_suffix(name)}.png"}
     return Written(out, done, items.skipped, renamed, {name: total / counts[name] for name, total in sums.items()})
 
 

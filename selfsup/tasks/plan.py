@@ -22,6 +22,7 @@ from selfsup.data import Items, open_data
 from selfsup.data.schema import Schema, column_statistics
 from selfsup.data.text import open_text
 from selfsup.data.tokenizer import Tokenizer
+from selfsup.data.tokens import TextStore
 from selfsup.engine.checkpoint import replace_file
 from selfsup.engine.loop import Training
 from selfsup.engine.optim import scaled_lr
@@ -32,7 +33,8 @@ from selfsup.views.crops import clean
 
 IMAGES_BY_DEFAULT, MOST_EPOCHS = 1_000_000, 200
 MODALITIES = {"image": "images", "vector": "vectors", "text": "text"}
-GIVEN_BY_THE_DATA = ("self", "encoder", "image_size", "items", "vocabulary", "categories")
+GIVEN_BY_THE_DATA = ("self", "encoder", "image_size", "items", "vocabulary", "categories", "counts")
+OF_A_TOKENIZER = ("vocabulary_size", "min_count")  # the tokenizer lies in the run
 STATISTICS_IMAGES, STATISTICS_VECTORS = 2048, 65_536
 
 
@@ -128,12 +130,14 @@ def make_config(
     if batch < 2 or batch % (devices * accumulate):
         raise ValueError(f"--batch-size {batch} must be at least 2 and divide by --devices {devices} times --accumulate {accumulate}")
     given = {key: value for key, value in recipe.items() if value is not None}
+    if chosen.optimizer == "own" and given.keys() - {"lr"}:
+        raise ValueError(f"{method} makes its steps itself: leave out --optimizer and --weight-decay")
     decided: dict[str, Any] = {"lr": scaled_lr(chosen, batch), **given, "batch_size": batch}
     chosen = replace(chosen, **decided)
     a_epoch = len(items) // batch
     if minutes is None and steps is None:
         if epochs is None:
-            epochs = min(MOST_EPOCHS, math.ceil(IMAGES_BY_DEFAULT / len(items)))
+            epochs = chosen.epochs or min(MOST_EPOCHS, math.ceil(IMAGES_BY_DEFAULT / len(items)))
         steps = max(1, round(epochs * a_epoch))
     bf16 = precision == "bf16" or (precision == "auto" and has_fast_bf16(device))
     channels, size = items.shape[0] if items.tokenizer is None else items.tokenizer.size, items.image_size
@@ -155,7 +159,7 @@ def make_config(
             "settings": dict(settings),
         },
         "training": {
-            **{key: value for key, value in asdict(chosen).items() if key != "encoder"},
+            **{key: value for key, value in asdict(chosen).items() if key not in ("encoder", *OF_A_TOKENIZER)},
             "clip": chosen.clip if math.isfinite(chosen.clip) else None,
             "steps": steps,
             "epochs": epochs,
@@ -225,12 +229,14 @@ def build_method(
     cls = method_class(config["method"])
     wanted = inspect.signature(cls.__init__).parameters
     table = table_of(config)
-    given = {
+    given: dict[str, Any] = {
         "image_size": spec["image_size"],
         "items": config["data"]["items"] if items is None else len(items),
         "vocabulary": tokenizer.vocabulary if tokenizer else None,
         "categories": table.blocks if table else (),
     }
+    if "counts" in wanted and items is not None and isinstance(items.store, TextStore):
+        given["counts"] = torch.from_numpy(items.store.counts(spec["channels"]))
     return cls(encoder, **{name: value for name, value in given.items() if name in wanted}, **config["options"])
 
 
@@ -321,7 +327,9 @@ def open_again(
         items = open_text(source, tokenizer=tokenizer, progress=progress, **said["settings"])
     else:
         seen = {"image_size": size, "channels": said["channels"] if size else None, "table": table_of(config)}
-        items = open_data(source, progress=progress, **seen, **said["settings"])
+        values = said["settings"].get("value_range")
+        settings: dict[str, Any] = {**said["settings"], "value_range": tuple(values) if values else None}
+        items = open_data(source, progress=progress, **seen, **settings)
     if items.fingerprint != said["fingerprint"] and not allow_change:
         was, now = f"{said['items']} items, fingerprint {said['fingerprint']}", f"{len(items)}, {items.fingerprint}"
         raise ValueError(

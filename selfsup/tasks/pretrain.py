@@ -13,7 +13,7 @@ from selfsup.data import Items, Loader, open_data
 from selfsup.data.text import open_text
 from selfsup.data.tokenizer import load_tokenizer
 from selfsup.distributed import is_parallel, rank, world_size
-from selfsup.engine.checkpoint import read_json
+from selfsup.engine.checkpoint import read_json, steps_saved
 from selfsup.engine.launch import join_group, launched, supervise
 from selfsup.engine.log import Progress
 from selfsup.engine.loop import fit
@@ -25,6 +25,7 @@ from selfsup.tasks.encoder import TrainedEncoder, load, save_encoder
 from selfsup.tasks.monitor import make_monitor
 from selfsup.tasks.page import write_page_data
 from selfsup.tasks.plan import build_method, choose_device, in_words, make_config, new_run_folder, open_again, training_of, write_config
+from selfsup.tasks.start import Start, started
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,12 @@ def pretrain(
     minutes: float | None = None,
     batch_size: int | None = None,
     encoder: str | nn.Module | None = None,
+    start: str | Path | None = None,
     image_size: int | None = None,
     channels: int | None = None,
     tokenizer: str | None = None,
-    vocabulary_size: int = 8192,
+    vocabulary_size: int | None = None,
+    min_count: int | None = None,
     sequence_length: int | None = None,
     column: str = "text",
     documents: Literal["blank_lines", "file"] = "blank_lines",
@@ -103,18 +106,23 @@ def pretrain(
             paths or of texts, or what `selfsup.data` opened.
         method: one of `selfsup methods`.
         out: the run's folder; runs/METHOD-TIME when not given.
-        epochs: how long: passes over the data. Without epochs, steps or minutes: a million items, at most 200 epochs.
+        epochs: how long: passes over the data. Without epochs, steps or minutes: a million items, at most 200 epochs; of word2vec, 5.
         steps: how long: optimiser steps.
         minutes: how long: wall time; the learning rate comes down as time runs out.
         batch_size: items in a step, over all processes; the method's own when not given.
         encoder: small, resnet18, resnet34, resnet50, vit_tiny, vit_small, vit_base, dcgan, unet, mlp, table or stack; for text bert_tiny,
-            bert_mini, bert_small, bert_medium, bert_base, gpt_nano, gpt_mini or gpt2; the method's own when not given; from Python also a
-            module.
+            bert_mini, bert_small, bert_medium, bert_base, gpt_nano, gpt_mini or gpt2, and words_N for N numbers a word; the method's own
+            when not given; from Python also a module.
+        start: a run or an encoder folder whose encoder is trained further, by the same method or another; its network, tokenizer, columns
+            and size of images are taken over.
         image_size: side in pixels; the median short side, at most 64, when not given (224 for ResNets and ViTs, 256 where
             nothing is resized).
         channels: 1 for gray, 3 for colour; what the images have when not given.
         tokenizer: wordpiece, bpe, character or word to learn one from the text, or a tokenizer.json; the method's own when not given.
-        vocabulary_size: most tokens of a tokenizer that is learned; BERT's has 30,522, GPT-2's 50,257.
+        vocabulary_size: most tokens of a tokenizer that is learned; BERT's has 30,522, GPT-2's 50,257; the method's own when not given:
+            8,192, of word2vec a million.
+        min_count: a word that occurs less often is no token of a tokenizer that is learned; the method's own when not given: 2, of
+            word2vec 5.
         sequence_length: tokens in an item of text; the method's own when not given.
         column: of JSON and parquet that holds the text.
         documents: what ends a document in plain text: blank_lines, or only the end of its file, so that no character is lost.
@@ -157,7 +165,11 @@ def pretrain(
     if devices < 1:
         raise ValueError(f"--devices must be at least 1, got {devices}")
     processes = world_size() if is_parallel() else devices
-    where = choose_device(device)
+    where = choose_device("cpu" if device == "auto" and method_class(method).on_cpu else device)
+    begun = None
+    if start is not None:
+        begun = Start(start, method, encoder=encoder, image_size=image_size, channels=channels, tokenizer=tokenizer)
+        image_size, channels = begun.image_size, begun.channels
     settings: dict[str, Any] = {"cache": cache, "max_bad": max_bad, "workers": workers}
     largest = 224 if isinstance(encoder, str) and encoder.startswith(("resnet", "vit")) else 64
     if not method_class(method).resizes:
@@ -167,11 +179,19 @@ def pretrain(
     if not isinstance(data, Items) and describe(method).modality == "text":
         cls = method_class(method)
         length = sequence_length or cls.recipe.sequence_length
+        if begun is not None:
+            length = begun.length(sequence_length, cls.recipe.sequence_length)
         settings = {"layout": cls.layout(options), "length": length, "column": column, "documents": documents, "max_bad": max_bad}
-        words = {"tokenizer": tokenizer or cls.recipe.tokenizer, "vocabulary_size": vocabulary_size, "lowercase": lowercase}
+        words: dict[str, Any] = {"tokenizer": tokenizer or cls.recipe.tokenizer, "lowercase": lowercase}
+        words |= {"vocabulary_size": vocabulary_size or cls.recipe.vocabulary_size, "min_count": min_count or cls.recipe.min_count}
+        if begun is not None:
+            words["tokenizer"] = begun.tokenizer
         items = open_text(data, progress=say, **words, **settings)
     elif not isinstance(data, Items):
-        items = open_data(data, image_size=image_size, largest=largest, channels=channels, progress=say, **settings)
+        if begun is not None and begun.value_range:
+            settings["value_range"] = begun.value_range
+        table = None if begun is None else begun.table
+        items = open_data(data, image_size=image_size, largest=largest, channels=channels, table=table, progress=say, **settings)
     config = make_config(
         items,
         method,
@@ -191,9 +211,11 @@ def pretrain(
         checkpoint_minutes=checkpoint_minutes,
         settings=settings,
     )
+    if begun is not None:
+        config = begun.taken_over(config, items)
     network = None if isinstance(encoder, str) else encoder
     if dry_run:
-        return Run(rehearse(config, items, network, where, out))
+        return Run(rehearse(config, items, network if begun is None else started(config), where, out))
     run = _create(out, method, config, items)
     return _start(run, config, items, network, progress)
 
@@ -240,6 +262,8 @@ def _start(run: Path, config: dict[str, Any], items: Items, network: nn.Module |
 def _train(run: Path, config: dict[str, Any], items: Items, network: nn.Module | None, progress: Progress) -> None:
     training = training_of(config)
     device = choose_device("auto" if config["training"]["device"] == "cuda" else config["training"]["device"])
+    if "start" in config and not steps_saved(run / "checkpoints"):
+        network = started(config)
     method = build_method(config, items, network)
     chosen = {**method.encoder.spec, "name": config["encoder"]["name"]}
     if chosen != config["encoder"]:  # the method has chosen what its encoder looks at, how it pools, or what of its head stays
@@ -286,10 +310,11 @@ def summary(config: dict[str, Any], method: Method, items: Items) -> str:
     parameters = sum(p.numel() for p in method.encoder.parameters())
     columns = [s for s in items.skipped if s.name.startswith('column "')] if items.table else []
     skipped = f", {len(items.skipped) - len(columns)} skipped" if len(items.skipped) > len(columns) else ""
+    begun = f" from {config['start']['path']}" if "start" in config else ""
     notes = "".join(f"\n{note.name}: {note.reason}" for note in columns)
     return (
         f"{config['method']} on {items.source}: {len(items)} items{skipped}, {shape}\n"
-        f"{config['encoder']['name']} ({parameters / 1e6:.2f} M parameters), {how}{notes}"
+        f"{config['encoder']['name']} ({parameters / 1e6:.2f} M parameters){begun}, {how}{notes}"
     )
 
 

@@ -8,7 +8,7 @@ import torch
 
 from selfsup.data import Items
 from selfsup.data.tokenizer import Tokenizer, load_tokenizer
-from selfsup.engine.checkpoint import read_json
+from selfsup.engine.checkpoint import load_tensors, read_json, verify_folder
 from selfsup.engine.state import copy_state
 from selfsup.method import Encoder, Method
 from selfsup.tasks.encoder import checkpoint_tensors, open_like
@@ -61,7 +61,8 @@ def load_method(run: str | Path, *, best: bool = False, network: Encoder | None 
     """The method of a run as its last checkpoint has it; every byte is checked first.
 
     Args:
-        run: a run's folder; an encoder folder does not do, as it has the encoder only.
+        run: a run's folder, or that of a language model that `selfsup import` has written; another encoder folder does not do, as it has
+            the encoder only.
         best: the checkpoint with the best label-free measure instead of the last.
         network: for a run on a user's own module: the same module, whose weights are replaced.
 
@@ -70,13 +71,19 @@ def load_method(run: str | Path, *, best: bool = False, network: Encoder | None 
         DamagedError: a checkpoint is not what was written; names the tensor.
     """
     run = Path(run)
-    if not (run / "checkpoints").is_dir():
+    imported = (run / "head.safetensors").is_file()
+    if not (imported or (run / "checkpoints").is_dir()):
         raise ValueError(f"{run}: no checkpoints/ in it; expected the folder of a run of `selfsup pretrain`")
+    if imported:
+        verify_folder(run)
+        tensors = {**{f"encoder.{name}": t for name, t in load_tensors(run, "model").items()}, **load_tensors(run, "head")}
+    else:
+        tensors = checkpoint_tensors(run, best=best)
     config = read_json(run / "config.json")
     if config["encoder"]["name"] == "own" and network is None:
         raise ValueError(f"{run}: its encoder is your own module: pass it, built in the same way, as load_method(run, network=...)")
     tokenizer = load_tokenizer(run) if "text" in config["encoder"] else None
     with torch.random.fork_rng(devices=[]):
         method = build_method(config, None, network, tokenizer=tokenizer)
-    copy_state(method, checkpoint_tensors(run, best=best), run)
+    copy_state(method, tensors, run)
     return TrainedMethod(method, config, tokenizer)

@@ -56,6 +56,7 @@ def test_a_learned_tokenizer_gives_the_text_back(kind: str, tmp_path: Path) -> N
     (ids,) = t.encode([text])
     assert ids.dtype == np.int64
     assert ids.max() < t.size <= 400
+    assert t.special.sum() == len(SPECIAL)
     assert not t.special[ids].any()
     said = t.decode(ids)
     assert said == (text.lower().replace(" .", ".") if kind == "wordpiece" else text)

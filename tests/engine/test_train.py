@@ -104,6 +104,33 @@ def test_a_loss_that_is_not_finite_touches_no_weight() -> None:
     assert all(torch.equal(a, b) for a, b in zip(method.parameters(), before, strict=True))
 
 
+class OwnSteps(Regression):
+    """Makes its steps itself: half of the way to the answer."""
+
+    def updates(self, views: Batch) -> Iterator[Update]:
+        loss = self.loss(views).detach()
+        self.net.weight.data *= 0.5
+        yield Update(loss, player=None, metrics={"size": self.net.weight.norm()})
+
+    def players(self) -> dict[str, nn.Module]:
+        return {}
+
+
+def test_a_method_may_make_its_steps_itself() -> None:
+    method = OwnSteps()
+    views = {"x": torch.randn(4, 3), "y": torch.randn(4, 1)}
+    expected, before = float(method.loss(views)), method.net.weight.detach().clone()
+    optimizers = make_optimizers(method, Recipe(optimizer="own"))
+    assert optimizers == {}
+    values = train_step(method, [views], optimizers)
+    assert float(values["loss"]) == pytest.approx(expected)
+    assert float(values["size"].detach()) == pytest.approx(float(before.norm()) / 2)
+    assert torch.equal(method.net.weight, before / 2)
+    assert method.net.weight.grad is None
+    with pytest.raises(NotFiniteError, match="the loss is nan"):
+        train_step(method, [{"x": views["x"] * math.nan, "y": views["y"]}], optimizers)
+
+
 def test_clipping_bounds_the_norm_of_a_step() -> None:
     method = Regression()
     recipe = Recipe(optimizer="sgd", lr=1.0, momentum=0.0, weight_decay=0.0)
@@ -134,7 +161,10 @@ def test_the_rate_climbs_then_falls_to_zero() -> None:
     rates = [learning_rate(recipe, p) for p in (0.0, 0.05, 0.1, 0.55, 1.0)]
     assert rates == pytest.approx([0.0, 1.0, 2.0, 1.0, 0.0])
     assert learning_rate(Recipe(lr=2.0, warmup=0.0, schedule="constant"), 0.9) == 2.0
+    line = Recipe(lr=2.0, warmup=0.2, schedule="linear")
+    assert [learning_rate(line, p) for p in (0.1, 0.2, 0.6, 1.0)] == pytest.approx([1.0, 2.0, 1.0, 0.0])
     assert scaled_lr(Recipe(lr=1.0, batch_size=256), 1024) == 2.0
+    assert scaled_lr(Recipe(optimizer="own", lr=1.0, batch_size=256), 1024) == 1.0
     assert scaled_lr(Recipe(optimizer="sgd", lr=1.0, batch_size=256), 1024) == 4.0
 
 

@@ -14,7 +14,8 @@ import selfsup
 from selfsup.cli import run as command
 from selfsup.data import open_data
 from selfsup.method import Method
-from selfsup.tasks.pictures import colorize, denoise, file_names, inpaint
+from selfsup.tasks.file_names import file_names
+from selfsup.tasks.pictures import colorize, denoise, inpaint
 from selfsup.tasks.trained import TrainedMethod
 
 
