@@ -151,7 +151,8 @@ def open_labelled(
         raise ValueError(f"task must be one of {', '.join(get_args(Task))}, got {task!r}")
     found = data if isinstance(data, Texts | Tagged | Questions) else _open(data, task, column, second, label)
     if not len(found):
-        raise BadDataError(f"{found.source}: nothing in it")
+        way = "; expected a folder with a folder of texts for each class, or name one file" if Path(found.source).is_dir() else ""
+        raise BadDataError(f"{found.source}: no labelled text in it{way}")
     if task is not None and task != task_of(found):
         kinds = {"classify": "texts", "pairs": "pairs of texts", "tokens": "tagged words", "answers": "questions on passages"}
         way = "; name the columns with --column and --second" if task in ("pairs", "classify") and isinstance(found, Texts) else ""

@@ -43,10 +43,12 @@ class TrainedClassifier:
             raise ValueError(
                 f"{self.path}: no classifier/ in it; expected a folder that `selfsup finetune` or selfsup.distill has written to its end"
             )
-        self.encoder = load(self.path, network=network)
         verify_folder(self.path / "classifier")
-        self._linear = load_tensors(self.path / "classifier", "model")
         self.config: dict[str, Any] = read_json(self.path / "classifier" / "config.json")
+        if "task" in self.config:
+            raise ValueError(f"{self.path}: a classifier of text; use selfsup.predict, or selfsup.tasks.text_model.TrainedText")
+        self.encoder = load(self.path, network=network)
+        self._linear = load_tensors(self.path / "classifier", "model")
         self.classes: list[str] = self.config["classes"]
 
     def probabilities(self, data: Any) -> np.ndarray:

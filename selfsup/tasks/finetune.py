@@ -105,7 +105,8 @@ def finetune(
 
     Returns:
         The classifier; `config["finetuning"]` has the accuracies, fractions of 1: the mean over the seeds with Student's 95 % interval,
-        or, of a single seed, the fraction of test items with Wilson's.
+        or, of a single seed, the fraction of test items with Wilson's. Of text, `selfsup.tasks.text_model.TrainedText`, and several
+        "scores".
 
     Raises:
         ValueError: no labels, fewer of a class than asked for, one class only, settings that contradict each other, or `out` is not empty.

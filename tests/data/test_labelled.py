@@ -157,5 +157,8 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
         open_labelled(7)
     with pytest.raises(ValueError, match=r"holds \(text, label\)"):
         open_labelled([("a", "b"), ("c",)])
-    with pytest.raises(BadDataError, match="nothing in it"):
+    with pytest.raises(BadDataError, match="no labelled text in it"):
         open_labelled([])
+    (tmp_path / "train.tsv").write_text("a\t1\n")
+    with pytest.raises(BadDataError, match="a folder of texts for each class, or name one file"):
+        open_labelled(tmp_path)

@@ -16,7 +16,7 @@ from selfsup.data.tokenizer import train_tokenizer
 from selfsup.evaluation.few_label import interval, wilson
 from selfsup.models import build_encoder
 from selfsup.tasks import finetune_text as module
-from selfsup.tasks.classifier import predict
+from selfsup.tasks.classifier import TrainedClassifier, predict
 from selfsup.tasks.encoder import TrainedEncoder, load
 from selfsup.tasks.finetune import as_table, finetune
 from selfsup.tasks.finetune_text import GRID, Budget, drawn, held_out_examples
@@ -105,6 +105,8 @@ def test_texts_without_labels_are_predicted(encoder: TrainedEncoder, tmp_path: P
     (tmp_path / "new.txt").write_text("the film was great\nthe film was awful\n")
     made = finetune(encoder, tmp_path / "train.tsv", out=tmp_path / "out", steps=15, **FAST)
     assert "scores" not in made.config["finetuning"]["tuned"]
+    with pytest.raises(ValueError, match=r"a classifier of text; use selfsup\.predict"):
+        TrainedClassifier(tmp_path / "out")
     assert run(["predict", str(tmp_path / "out"), str(tmp_path / "new.txt"), "--out", str(tmp_path / "p.csv")]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'p.csv'}: 2 items, 2 different predictions\n"
     rows = [line.split(",") for line in (tmp_path / "p.csv").read_text().splitlines()]
