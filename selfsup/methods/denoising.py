@@ -104,7 +104,7 @@ class Denoising(Method):
         flip: probability of a mirrored image; 0 where left and right matter, as in digits.
     """
 
-    recipe: ClassVar[Recipe] = Recipe(optimizer="adamw", lr=1e-3, batch_size=256, weight_decay=1e-2)
+    recipe: ClassVar[Recipe] = Recipe(optimizer="adamw", lr=1e-3, batch_size=64, weight_decay=0.0)
 
     def __init__(
         self,

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from selfsup.method import Encoder
+from selfsup.models.attention import attend
 from selfsup.models.normalize import Normalize
 
 SIZES = {"tiny": (192, 3), "small": (384, 6), "base": (768, 12)}
@@ -41,7 +42,7 @@ class Block(nn.Module):
         b, n, width = x.shape
         q, k, v = self.qkv(x).view(b, n, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)  # each (B, heads, n, width / heads)
         present = None if absent is None else ~absent[:, None, None, :]
-        return self.out(F.scaled_dot_product_attention(q, k, v, present).transpose(1, 2).reshape(b, n, width))
+        return self.out(attend(q, k, v, present).transpose(1, 2).reshape(b, n, width))
 
 
 class ViT(Encoder):
