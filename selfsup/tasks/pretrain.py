@@ -165,7 +165,9 @@ def pretrain(
     if devices < 1:
         raise ValueError(f"--devices must be at least 1, got {devices}")
     processes = world_size() if is_parallel() else devices
-    where = choose_device("cpu" if device == "auto" and method_class(method).on_cpu else device)
+    if method_class(method).on_cpu and device not in ("auto", "cpu"):
+        raise ValueError(f"{method} trains on the processor, by a kernel of its own, got --device {device}; leave it out")
+    where = choose_device("cpu" if method_class(method).on_cpu else device)
     begun = None
     if start is not None:
         begun = Start(start, method, encoder=encoder, image_size=image_size, channels=channels, tokenizer=tokenizer)

@@ -119,7 +119,7 @@ class OwnSteps(Regression):
 def test_a_method_may_make_its_steps_itself() -> None:
     method = OwnSteps()
     views = {"x": torch.randn(4, 3), "y": torch.randn(4, 1)}
-    expected, before = float(method.loss(views)), method.net.weight.detach().clone()
+    expected, before = float(method.loss(views).detach()), method.net.weight.detach().clone()
     optimizers = make_optimizers(method, Recipe(optimizer="own"))
     assert optimizers == {}
     values = train_step(method, [views], optimizers)

@@ -133,6 +133,18 @@ def test_words_that_are_met_too_often_are_left_out() -> None:
     assert not bool((often.outputs == 0).all())
 
 
+def test_noise_words_are_drawn_by_counts_to_the_power() -> None:
+    counts = torch.randint(1000, (V,), generator=torch.Generator().manual_seed(1))
+    for power in (0.75, 0.0):
+        method = word2vec(counts=counts, noise_power=power)
+        train_step(method, [views(rows(1))], {})
+        assert method._tables is not None
+        own, other = method._tables.noise.astype(np.float64).T
+        share = own / 2**32 + np.bincount(other.astype(int), 1 - own / 2**32, minlength=V)
+        weights = counts.double().numpy() ** power * (np.arange(V) >= 5) * (counts > 0).numpy()  # no special tokens, none that never occurs
+        np.testing.assert_allclose(share / V, weights / weights.sum(), atol=1e-8)
+
+
 def test_mistakes_are_named() -> None:
     for options, message in [
         ({"window": 0}, "window=0"),

@@ -99,6 +99,7 @@ def test_the_tree_gives_every_word_a_probability_and_they_sum_to_one() -> None:
     p = torch.where(node >= 0, torch.sigmoid(sign * (outputs[node] @ h)), 1.0).prod(dim=1)
     assert float(p[counts > 0].sum()) == pytest.approx(1, abs=1e-12)
     assert (paths[counts == 0] == -1).all()
+    assert len({int(way[0]) for way in paths[counts > 0]}) == 1  # all begin at the root
     assert paths.max() == (counts > 0).sum() - 2  # as many inner nodes as words, less one
 
 

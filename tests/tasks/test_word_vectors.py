@@ -42,7 +42,7 @@ def test_words_with_the_names_of_special_tokens_are_no_tokens(tmp_path: Path) ->
         import_word_vectors(tmp_path / "v", tmp_path / "encoder")
 
 
-def test_a_run_without_words_is_refused(tmp_path: Path) -> None:
+def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     images = np.zeros((4, 8, 8, 1), np.uint8)
     images[:2] = 255
     run = pretrain(images, "simsiam", out=tmp_path / "run", batch_size=4, steps=1, quiet=True)
@@ -50,3 +50,5 @@ def test_a_run_without_words_is_refused(tmp_path: Path) -> None:
         export_word_vectors(run.path, tmp_path / "v")
     with pytest.raises(ValueError, match="leave out --optimizer"):
         pretrain(["a b c\n" * 40], "word2vec", out=tmp_path / "w", optimizer="sgd", sequence_length=8, quiet=True, threads=1)
+    with pytest.raises(ValueError, match="word2vec trains on the processor"):
+        pretrain(["a b c\n" * 40], "word2vec", out=tmp_path / "w", device="cuda", quiet=True)
