@@ -41,6 +41,7 @@ def test_the_formats_by_hand(tmp_path: Path) -> None:
     assert (tmp_path / "b").read_bytes() == b"2 2\nof " + packed[0] + b"and " + packed[1]
     (tmp_path / "c").write_bytes(b"2 2\nof " + packed[0] + b"\nand " + packed[1] + b"\n")  # as the authors' program writes it
     assert np.array_equal(read_word_vectors(tmp_path / "c").vectors, found.vectors)
+    assert read_word_vectors(tmp_path / "c").words == found.words
     (tmp_path / "w").write_bytes(b"2 2\r\nof 0.1 -2 \r\nand 1e-5 3e10\r\n")  # another system's
     assert np.array_equal(read_word_vectors(tmp_path / "w").vectors, found.vectors)
 
