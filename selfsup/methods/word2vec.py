@@ -26,6 +26,7 @@ from selfsup.method import Batch, Encoder, Layout, Method, Recipe, Update, Vocab
 from selfsup.models.words import flat, new_table, only_words
 from selfsup.views.sampling import integers
 
+PARTS = 4  # of a batch, for each thread: few, as every call of the kernel holds the others up; several, as some take longer
 ENDS = 1 << 33  # among the chances to be kept: this token ends a sentence
 
 
@@ -122,8 +123,9 @@ class Word2Vec(Method):
         if threads == 1:
             loss, examples = self._learn(text, seeds)
         else:
+            parts = min(len(text), PARTS * threads)
             with ThreadPoolExecutor(threads) as pool:
-                found = list(pool.map(self._learn, text[:, None], seeds[:, None]))
+                found = list(pool.map(self._learn, np.array_split(text, parts), np.array_split(seeds, parts)))
             loss, examples = sum(loss for loss, _ in found), sum(examples for _, examples in found)
         yield Update(torch.tensor(loss / max(1, examples)), player=None)
 
