@@ -17,7 +17,6 @@ selfsup           engine.loop.fit with its Loader, its log and its checkpoint at
 
 import argparse
 import json
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import HERE, announce, interleaved, median, run_child, setting, table, write_json
+from common import HERE, announce, interleaved, median, now, run_child, setting, table, write_json
 
 from selfsup.data.text import open_text
 
@@ -107,11 +106,6 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     (wall, core), (end_wall, end_core) = times
     tokens = (arguments.steps - arguments.warmup) * arguments.batch * LENGTH
     return {"tokens_per_second": tokens / (end_wall - wall), "tokens_per_core_second": tokens / (end_core - core), "losses": losses}
-
-
-def now() -> tuple[float, float]:
-    """Seconds of the wall's clock, and of this process's cores."""
-    return time.perf_counter(), time.process_time()
 
 
 def measure_selfsup(arguments: argparse.Namespace, folder: Path) -> tuple[list[tuple[float, float]], list[float]]:

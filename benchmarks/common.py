@@ -110,6 +110,11 @@ def interleaved(contenders: Sequence[str], rounds: int) -> Iterator[tuple[int, s
             yield i, name
 
 
+def now() -> tuple[float, float]:
+    """Seconds of the wall's clock, and of this process's cores."""
+    return time.perf_counter(), time.process_time()
+
+
 def seconds(work: Callable[[], Any], clock: Callable[[], float] = time.perf_counter) -> float:
     """How long `work` takes; with `time.process_time`, of this process's cores, whoever else wants them."""
     begin = clock()

@@ -17,7 +17,6 @@ selfsup-fp32, selfsup-bf16   the same with the precision given
 import argparse
 import json
 import math
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import HERE, announce, interleaved, median, run_child, setting, table, write_json
+from common import HERE, announce, interleaved, median, now, run_child, setting, table, write_json
 from mnist_vae import binarised
 from torch import nn
 
@@ -188,11 +187,6 @@ def measure_selfsup(arguments: argparse.Namespace, method: VAE, train: np.ndarra
     fit(method, training, folder, batches=batches, device=device)
     images = (arguments.epochs - 1) * an_epoch * arguments.batch
     return {**rates(images, times[0], now()), "precision": "bf16" if bf16 else "fp32"}
-
-
-def now() -> tuple[float, float]:
-    """Seconds of the wall's clock, and of this process's cores."""
-    return time.perf_counter(), time.process_time()
 
 
 def rates(images: int, begin: tuple[float, float], end: tuple[float, float]) -> dict[str, float]:

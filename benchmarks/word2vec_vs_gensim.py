@@ -17,7 +17,6 @@ import gzip
 import json
 import logging
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import HERE, announce, interleaved, median, run_child, setting, table, write_json
+from common import HERE, announce, interleaved, median, now, run_child, setting, table, write_json
 
 from selfsup.data.word_vectors import WordVectors, read_word_vectors, write_word_vectors
 from selfsup.evaluation.words import score_analogies, score_similarity
@@ -189,11 +188,6 @@ def train_selfsup(arguments: argparse.Namespace, folder: Path) -> tuple[WordVect
     wall, cores = (b - a for a, b in zip(begin, now(), strict=True))
     known = learner.table.known.nonzero()[:, 0]
     return WordVectors(t.tokens(known.tolist()), learner.table.vectors.detach()[known].numpy()), wall, cores
-
-
-def now() -> tuple[float, float]:
-    """Seconds of the wall's clock, and of this process's cores."""
-    return time.perf_counter(), time.process_time()
 
 
 if __name__ == "__main__":

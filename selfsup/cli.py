@@ -11,7 +11,7 @@ from pathlib import Path
 from cyclopts import App, CycloptsError
 from rich.console import Console
 
-from selfsup import __version__, cli_encoders, cli_exchange, cli_generate, cli_pictures, cli_text
+from selfsup import __version__, cli_encoders, cli_exchange, cli_generate, cli_labels, cli_pictures, cli_text
 from selfsup.methods import METHODS, describe
 
 STATUSES = """Exit statuses: 0 done; 1 failed; 2 wrong use; 3 too many unreadable files; 4 stored tensors damaged; 5 loss not finite; \
@@ -28,8 +28,9 @@ pretrain_app = App(
     name="pretrain", help="Train an encoder on data without labels: selfsup pretrain METHOD DATA.", result_action="return_value"
 )
 app.command(pretrain_app)
-for verb in (*cli_encoders.VERBS, *cli_generate.VERBS, *cli_pictures.VERBS, *cli_text.VERBS, *cli_exchange.VERBS):
-    app.command(verb)
+for group in (cli_encoders, cli_labels, cli_generate, cli_pictures, cli_text, cli_exchange):
+    for verb in group.VERBS:
+        app.command(verb)
 
 
 @pretrain_app.default

@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
-from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Column, Table
 
 
 def perplexity(
@@ -114,6 +112,9 @@ def words(
         best: of a run, the best checkpoint by the label-free measure instead of the last.
         json_: print one JSON object.
     """
+    from rich.box import SIMPLE
+    from rich.table import Column, Table
+
     from selfsup.evaluation.words import score_analogies, score_similarity
     from selfsup.tasks.encoder import load
     from selfsup.tasks.word_vectors import word_vectors
@@ -150,6 +151,8 @@ def sts(encoder: Path, data: str, /, *, best: bool = False, json_: Annotated[boo
         json_: print one JSON object.
     """
     import torch
+    from rich.box import SIMPLE
+    from rich.table import Column, Table
 
     from selfsup.evaluation.sts import read_sets
     from selfsup.evaluation.sts import sts as score

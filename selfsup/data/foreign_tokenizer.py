@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from selfsup.data.tokenizer import SPECIAL, UNKNOWN, Tokenizer, load_tokenizer
+from selfsup.data.tokenizer import SPECIAL, UNKNOWN, Tokenizer, load_tokenizer, tokenizers_library
 
 LARGEST = 1 << 26  # bytes of a file; the largest vocabularies in use have a quarter of it
 
@@ -30,35 +30,31 @@ def read_tokenizer(folder: Path) -> Tokenizer:
 
 
 def _wordpiece(folder: Path) -> Tokenizer:
-    from tokenizers import Tokenizer as Inner
-    from tokenizers import decoders, models, normalizers, pre_tokenizers
-
+    t = tokenizers_library()
     said = _settings(folder)
     lines = (folder / "vocab.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")
     vocabulary = {line.removesuffix("\r"): i for i, line in enumerate(lines)}
-    inner = Inner(models.WordPiece(vocabulary, unk_token=UNKNOWN, max_input_chars_per_word=100))
-    inner.normalizer = normalizers.BertNormalizer(
+    inner = t.Tokenizer(t.models.WordPiece(vocabulary, unk_token=UNKNOWN, max_input_chars_per_word=100))
+    inner.normalizer = t.normalizers.BertNormalizer(
         lowercase=said.get("do_lower_case", True),
         strip_accents=said.get("strip_accents"),
         handle_chinese_chars=said.get("tokenize_chinese_chars", True),
     )
-    inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    inner.decoder = decoders.WordPiece()
+    inner.pre_tokenizer = t.pre_tokenizers.BertPreTokenizer()
+    inner.decoder = t.decoders.WordPiece()
     inner.add_special_tokens([token for token in SPECIAL if token in vocabulary])
     return Tokenizer(inner.to_str())
 
 
 def _byte_level(folder: Path) -> Tokenizer:
-    from tokenizers import Tokenizer as Inner
-    from tokenizers import decoders, models, pre_tokenizers
-
+    t = tokenizers_library()
     try:
-        model = models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
+        model = t.models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
     except Exception as error:  # the library raises bare Exceptions
         raise ValueError(f"{folder}: vocab.json and merges.txt are no byte-level vocabulary ({error})") from None
-    inner = Inner(model)
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=_settings(folder).get("add_prefix_space", False))
-    inner.decoder = decoders.ByteLevel()
+    inner = t.Tokenizer(model)
+    inner.pre_tokenizer = t.pre_tokenizers.ByteLevel(add_prefix_space=_settings(folder).get("add_prefix_space", False))
+    inner.decoder = t.decoders.ByteLevel()
     inner.add_special_tokens([token for token in ("<|endoftext|>",) if inner.token_to_id(token) is not None])
     return Tokenizer(inner.to_str())
 

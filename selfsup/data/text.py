@@ -112,14 +112,9 @@ def _open_related(
     corpus = Corpus([], origin, texts=tuple(flat))
     if not isinstance(tokenizer, Tokenizer):
         tokenizer = _tokenizer(corpus, str(tokenizer), size, 2, lowercase, False, cache_dir)
-    ids = tokenizer.encode(flat)
-    lengths = np.array([min(len(x), length - 2) for x in ids], np.int64)
-    tokens = np.concatenate([x[:n] for x, n in zip(ids, lengths, strict=True)])
-    tokens[tokens == tokenizer.start] = tokenizer.unknown  # whoever writes [CLS] begins no text
-    starts, n = np.cumsum(lengths) - lengths, len(rows[0])
-    first = np.arange(0, len(flat) + 1, n)
-    store = TextStore(tokens, starts, lengths, first, length, "related", tokenizer.start, tokenizer.end, tokenizer.pad)
-    cut = sum(len(x) > length - 2 for x in ids)
+    n = len(rows[0])
+    store, cut = _in_memory(flat, tokenizer, length, "related", n)
+    store.tokens[store.tokens == tokenizer.start] = tokenizer.unknown  # type: ignore[index]  # whoever writes [CLS] begins no text
     said = {f"{cut:,} texts were cut to {length - 2} tokens": cut, f"{left_out:,} rows without all {n} texts were left out": left_out}
     skipped = [Skipped("(all)", reason) for reason, count in said.items() if count]
     shown = [" ".join(row[0].split())[:SHOWN] for row in rows]
@@ -165,15 +160,11 @@ def open_sentences(data: Any, *, tokenizer: Tokenizer, length: int, column: str 
     kept = [(text, name) for text, name in pairs if text.strip()]
     if not kept:
         raise BadDataError(f"no text in {origin}" + "".join(f"; {s.name}: {s.reason}" for s in skipped[:5]))
-    ids = tokenizer.encode([text for text, _ in kept])
-    lengths = np.array([min(len(x), length - 2) for x in ids], np.int64)
-    tokens = np.concatenate([x[:n] for x, n in zip(ids, lengths, strict=True)])
-    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-    store = TextStore(tokens, starts, lengths, np.arange(len(kept) + 1), length, "sentences", tokenizer.start, tokenizer.end, tokenizer.pad)
+    store, cut = _in_memory([text for text, _ in kept], tokenizer, length, "sentences", 1)
     classes = tuple(sorted({name for _, name in kept if name is not None}))
     numbers = {name: i for i, name in enumerate(classes)}
     labels = np.array([-1 if name is None else numbers[name] for _, name in kept], np.int64) if classes else None
-    cut, empty = int(sum(len(x) > length - 2 for x in ids)), len(pairs) - len(kept)
+    empty = len(pairs) - len(kept)
     said = {
         f"{counts.replaced:,} unreadable places became U+FFFD": counts.replaced,
         f"{counts.nuls:,} NUL characters were dropped": counts.nuls,
@@ -184,6 +175,16 @@ def open_sentences(data: Any, *, tokenizer: Tokenizer, length: int, column: str 
     digest = hashlib.blake2b(json.dumps(kept).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
     shown = [" ".join(text.split())[:SHOWN] for text, _ in kept]
     return _items(store, tokenizer, np.arange(len(kept)), origin, digest, skipped, shown, labels, classes)
+
+
+def _in_memory(texts: Sequence[str], tokenizer: Tokenizer, length: int, layout: Layout, n: int) -> tuple[TextStore, int]:
+    """Items of n texts each, and how many texts were cut to fit."""
+    ids = tokenizer.encode(texts)
+    lengths = np.array([min(len(x), length - 2) for x in ids], np.int64)
+    tokens = np.concatenate([x[:m] for x, m in zip(ids, lengths, strict=True)])
+    starts, first = np.cumsum(lengths) - lengths, np.arange(0, len(texts) + 1, n)
+    store = TextStore(tokens, starts, lengths, first, length, layout, tokenizer.start, tokenizer.end, tokenizer.pad)
+    return store, sum(len(x) > length - 2 for x in ids)
 
 
 def _items(

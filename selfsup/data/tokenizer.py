@@ -47,7 +47,7 @@ class Tokenizer:
 
     def __init__(self, document: str) -> None:
         try:
-            self._inner = _library().Tokenizer.from_str(document)
+            self._inner = tokenizers_library().Tokenizer.from_str(document)
         except Exception as error:  # the library raises bare Exceptions
             raise ValueError(f"expected the JSON of a tokenizer: {error}") from None
         self.document = document
@@ -150,7 +150,7 @@ def train_tokenizer(texts: Iterable[str], kind: Kind, *, vocabulary_size: int, l
     least = 300 if kind == "bpe" else len(SPECIAL) + 1
     if vocabulary_size < least:
         raise ValueError(f"vocabulary_size of {kind} must be at least {least}, got {vocabulary_size}")
-    t = _library()
+    t = tokenizers_library()
     inner, options = _untrained(t, kind, lowercase)
     begins, goes_on = _letters(inner, texts, vocabulary_size) if kind == "wordpiece" else ([], [])
     options |= {"special_tokens": [*SPECIAL, *goes_on], "show_progress": False, "min_frequency": 1 if kind == "character" else min_count}
@@ -173,7 +173,7 @@ def word_tokenizer(words: Sequence[str]) -> Tokenizer:
     numbers = {word: i for i, word in enumerate((*SPECIAL, *words))}
     if len(numbers) != len(SPECIAL) + len(words):
         raise ValueError(f"expected different words, none of them {', '.join(SPECIAL)}")
-    t = _library()
+    t = tokenizers_library()
     inner = t.Tokenizer(t.models.WordLevel(numbers, unk_token=UNKNOWN))
     inner.pre_tokenizer = t.pre_tokenizers.WhitespaceSplit()
     inner.add_special_tokens(list(SPECIAL))
@@ -224,7 +224,12 @@ def _is_punctuation(character: str) -> bool:
     return character in string.punctuation or unicodedata.category(character).startswith("P")
 
 
-def _library() -> Any:
+def tokenizers_library() -> Any:
+    """The `tokenizers` library with its parts.
+
+    Raises:
+        ValueError: it is not installed.
+    """
     try:
         import tokenizers
         import tokenizers.decoders

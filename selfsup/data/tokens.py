@@ -145,21 +145,21 @@ class TextStore:
         tokens = self.tokens.array if isinstance(self.tokens, MappedTokens) else self.tokens
         if self.layout == "stream":
             return np.stack([tokens[self.starts[row] : self.starts[row] + self.length] for row in rows]).astype(np.int64)
-        made = []
-        if self.layout == "lines":
-            made = [self._lines(tokens, slice(self.first[row], self.first[row + 1])) for row in rows]
-        for row in rows if not made else ():
-            parts: list[Any] = []
-            for p in range(self.first[row], self.first[row + 1]):
-                if self.layout != "pairs" or not parts:
-                    parts.append([self.start])
-                parts += [tokens[self.starts[p] : self.starts[p] + self.lengths[p]], [self.end]]
-            made.append(np.concatenate(parts))
+        one = self._lines if self.layout == "lines" else self._framed
+        made = [one(tokens, slice(self.first[row], self.first[row + 1])) for row in rows]
         width = max(map(len, made)) if self.layout in ("sentences", "related") else self.length
         out = np.full((len(made), width), self.pad, np.int64)
         for row, ids in zip(out, made, strict=True):
             row[: len(ids)] = ids
         return out
+
+    def _framed(self, tokens: np.ndarray, pieces: slice) -> np.ndarray:
+        parts: list[Any] = []
+        for begin, length in zip(self.starts[pieces], self.lengths[pieces], strict=True):
+            if self.layout != "pairs" or not parts:
+                parts.append([self.start])
+            parts += [tokens[begin : begin + length], [self.end]]
+        return np.concatenate(parts)
 
     def _lines(self, tokens: np.ndarray, pieces: slice) -> np.ndarray:
         starts, ends = self.starts[pieces], self.starts[pieces] + self.lengths[pieces]

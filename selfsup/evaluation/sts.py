@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from selfsup.data.errors import BadDataError
+from selfsup.data.rows import read_lines
 from selfsup.evaluation.measures import alignment, spearman, uniformity
 
 ALIKE = 4.0
@@ -51,10 +52,10 @@ def read_pairs(path: Path) -> Pairs:
     first: list[str] = []
     second: list[str] = []
     left_out = 0
-    for n, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").split("\n"), 1):
+    for n, line in enumerate(read_lines(path), 1):
         if not line.strip():
             continue
-        parts = line.rstrip("\r").split("\t")
+        parts = line.split("\t")
         if len(parts) != 3:
             raise ValueError(f"{path}, line {n}: expected SCORE TAB SENTENCE TAB SENTENCE, got {len(parts)} columns")
         if not all(part.strip() for part in parts):

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from selfsup.data.word_vectors import WordVectors
-from selfsup.evaluation.measures import spearman
+from selfsup.evaluation.text_scores import pearson, spearman
 
 MOST_WORDS = 300_000
 CANDIDATES = 5  # of an analogy that are looked through for one that is none of the question's words in another case
@@ -170,7 +170,7 @@ def score_similarity(found: WordVectors, path: str | Path, *, most_words: int = 
             f"{path}: {len(judged)} pairs of words are known, {unknown} are not, and {unread} lines have another form; expected lines of "
             "word TAB word TAB score"
         )
-    return Similarity(spearman(judged, cosines), float(np.corrcoef(judged, cosines)[0, 1]), len(judged), unknown, unread)
+    return Similarity(spearman(judged, cosines), pearson(judged, cosines), len(judged), unknown, unread)
 
 
 def _known(words: Sequence[str], most: int, fold_case: bool) -> tuple[list[str], dict[str, int]]:

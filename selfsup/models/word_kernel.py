@@ -22,7 +22,8 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
-LANES = 16  # numbers that are handled at a time; the compiler makes of it what the machine has
+from selfsup.models.words import ENDS, LANES
+
 CENTRES = 32  # words whose examples are drawn together, so that they stay in the nearest cache
 AHEAD = 2  # examples
 FIRST, LAST, LEFT_OUT, TARGET = range(4)  # columns of an example: inputs are words FIRST to LAST - 1 without LEFT_OUT; then K noise words
@@ -145,7 +146,7 @@ def keep_words(row, keep, state, words, begins, ends):
 
     Args:
         row: (T,) token numbers.
-        keep: (V,) uint64, 2^32 times the probability to stay; 2^33 for a token that ends a sentence.
+        keep: (V,) uint64, 2^32 times the probability to stay; ENDS for a token that ends a sentence.
         state: of the random numbers.
         words, begins, ends: (T,) int32 that are written.
 
@@ -154,7 +155,7 @@ def keep_words(row, keep, state, words, begins, ends):
     """
     n = begin = 0
     for t in range(len(row) + 1):
-        chance = keep[row[t]] if t < len(row) else np.uint64(1 << 33)
+        chance = keep[row[t]] if t < len(row) else np.uint64(ENDS)
         if chance > np.uint64(1 << 32):
             ends[begin:n] = n
             begin = n

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from selfsup.method import Encoder
 
-LANES = 16  # numbers that the kernel takes at a time, 64 bytes
+LANES = 16  # numbers that the kernel takes at a time, 64 bytes; the compiler makes of it what the machine has
+ENDS = 1 << 33  # among the chances to be kept: this token ends a sentence
 _LINE = 64  # bytes of a cache line
 
 

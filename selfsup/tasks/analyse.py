@@ -19,7 +19,9 @@ from rich.table import Column, Table
 from torch import Tensor
 
 from selfsup.abilities import NamesTokens
+from selfsup.data import Items, sequential
 from selfsup.data.rows import read_lines
+from selfsup.data.text import open_sentences
 from selfsup.data.tokenizer import Tokenizer
 from selfsup.models.text import TextTransformer
 from selfsup.tasks.encoder import load
@@ -74,7 +76,8 @@ def contextual(encoder: str | Path, word: str, sentences: Any, *, layer: int | N
         covers = (where[:, 0] < at + len(word)) & (where[:, 1] > at) if at >= 0 else np.zeros(len(ids), bool)
         if not covers.any():
             continue
-        hidden = layers_of(network, rows_of([ids], tokenizer))[layer][0, 1:-1]
+        row = torch.tensor([[tokenizer.start, *ids, tokenizer.end]])
+        hidden = layers_of(network, row)[layer][0, 1:-1]
         vectors.append(hidden[torch.from_numpy(covers)].float().mean(dim=0))
         found.append(text)
     if len(found) < 2:
@@ -133,31 +136,31 @@ def language_difference(
     method, tokenizer, network = _names_tokens(trained)
     layer = _layer(network, len(network.layers) // 2 if layer is None else layer)
     check_numbers({"shown": shown})
-    texts = [texts_of(data) for data in (source, target)]
-    ids = [[row[: network.length - 2] for row in tokenizer.encode(some)] for some in texts]
+    sides = [open_sentences(texts_of(data), tokenizer=tokenizer, length=network.length) for data in (source, target)]
     means, vectors, counts = [], [], []
-    for rows in ids:
-        total, number, pooled = torch.zeros(network.width), 0, []
-        for batch in batches(rows, tokenizer):
-            hidden = layers_of(network, batch)[layer].float()
-            there = _is_text(batch, tokenizer)
-            total, number = total + hidden[there].sum(dim=0), number + int(there.sum())
+    for side in sides:
+        total, occurs, pooled = torch.zeros(network.width), torch.zeros(tokenizer.size, dtype=torch.float64), []
+        for rows in _rows(side):
+            hidden = layers_of(network, rows)[layer].float()
+            there = _is_text(rows, tokenizer)
+            total += hidden[there].sum(dim=0)
+            occurs += torch.bincount(rows[there], minlength=tokenizer.size)
             pooled.append((hidden * there.unsqueeze(2)).sum(dim=1) / there.sum(dim=1, keepdim=True).clamp(min=1))
-        means.append(total / max(number, 1))
+        means.append(total / occurs.sum().clamp(min=1))
         vectors.append(torch.cat(pooled))
-        counts.append(torch.from_numpy(np.bincount(np.concatenate(rows), minlength=tokenizer.size) / max(number, 1)))
+        counts.append(occurs / occurs.sum().clamp(min=1))
     difference, foreign = means[1] - means[0], counts[1] > counts[0]
     found = []
     for alpha in alphas:
         said, hits, places = [], 0, 0
-        for batch in batches(ids[0], tokenizer):
-            there = _is_text(batch, tokenizer)
+        for rows in _rows(sides[0]):
+            there = _is_text(rows, tokenizer)
             with added(network, layer, alpha * difference):
-                scores = method.scores(network.hidden(batch)[there])
+                scores = method.scores(network.hidden(rows)[there])
             tokens = scores.argmax(dim=1)
             hits, places = hits + int(foreign[tokens].sum()), places + len(tokens)
             if len(said) < shown:
-                said += [tokenizer.decode(row.numpy()) for row in tokens.split(there.sum(dim=1).tolist())]
+                said += [tokenizer.decode(part.numpy()) for part in tokens.split(there.sum(dim=1).tolist())]
         matched = _matched(vectors[0] + alpha * difference, vectors[1]) if len(vectors[0]) == len(vectors[1]) else None
         found.append(Shifted(alpha, hits / max(places, 1), tuple(said[:shown]), matched))
     return found
@@ -225,17 +228,9 @@ def _names_tokens(trained: TrainedMethod) -> tuple[Any, Tokenizer, TextTransform
     return trained.method, trained.tokenizer, network
 
 
-def rows_of(ids: Sequence[np.ndarray], tokenizer: Tokenizer) -> Int[Tensor, "B T"]:
-    """START, a text and END in each row, filled up with padding."""
-    width = max(map(len, ids)) + 2
-    rows = [np.concatenate([[tokenizer.start], row, [tokenizer.end], np.full(width - 2 - len(row), tokenizer.pad)]) for row in ids]
-    return torch.from_numpy(np.stack(rows).astype(np.int64))
-
-
-def batches(ids: Sequence[np.ndarray], tokenizer: Tokenizer) -> Iterator[Int[Tensor, "B T"]]:
-    """Some rows at a time, in order."""
-    for at in range(0, len(ids), ROWS):
-        yield rows_of(ids[at : at + ROWS], tokenizer)
+def _rows(items: Items) -> Iterator[Int[Tensor, "B T"]]:
+    """START text END in each, filled up with padding, some at a time and in order."""
+    return (batch["text"] for batch in sequential(items, ROWS))
 
 
 def _is_text(rows: Int[Tensor, "B T"], tokenizer: Tokenizer) -> Tensor:

@@ -3,7 +3,6 @@
 Axes: N texts, T tokens of a text, n tokens that are added.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -16,6 +15,7 @@ import torch
 from selfsup.abilities import Continues
 from selfsup.data.documents import Corpus, Piece, open_corpus
 from selfsup.data.tokenizer import Tokenizer
+from selfsup.evaluation import text_scores
 from selfsup.tasks.plan import check_numbers, choose_device
 from selfsup.tasks.trained import TrainedMethod, load_method
 
@@ -178,7 +178,7 @@ def perplexity(
     if not tokens:
         raise ValueError(f"no token to predict in {data}")
     nats = -log_p / tokens
-    return Perplexity(documents, tokens, size, unknown, nats, math.exp(min(nats, 700.0)), -log_p / math.log(2) / size)
+    return Perplexity(documents, tokens, size, unknown, nats, text_scores.perplexity([nats]), text_scores.bits_per_byte([-log_p], size))
 
 
 def whole_documents(corpus: Corpus) -> Iterator[str]:
