@@ -11,6 +11,7 @@ Predicted  which word it was: told from noise words (negative sampling), or foun
 Axes: B rows of text, T tokens of a row, V tokens in the vocabulary, L inner nodes on the way to a word, width of a vector.
 """
 
+import functools
 import heapq
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -61,7 +62,7 @@ class Word2Vec(Method):
     recipe: ClassVar[Recipe] = Recipe(
         optimizer="own",
         lr=0.025,
-        batch_size=32,
+        batch_size=64,
         weight_decay=0.0,
         schedule="linear",
         warmup=0.0,
@@ -123,8 +124,7 @@ class Word2Vec(Method):
             loss, examples = self._learn(text, seeds)
         else:
             parts = min(len(text), PARTS * threads)
-            with ThreadPoolExecutor(threads) as pool:
-                found = list(pool.map(self._learn, np.array_split(text, parts), np.array_split(seeds, parts)))
+            found = list(_pool(threads).map(self._learn, np.array_split(text, parts), np.array_split(seeds, parts)))
             loss, examples = sum(loss for loss, _ in found), sum(examples for _, examples in found)
         yield Update(torch.tensor(loss / max(1, examples)), player=None)
 
@@ -207,6 +207,11 @@ def huffman(counts: Int[np.ndarray, " V"]) -> tuple[Int[np.ndarray, "V L"], Int[
         paths[word, : len(way)] = [node for node, _ in way]
         signs[word, : len(way)] = [turn for _, turn in way]
     return paths, signs
+
+
+@functools.cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads)
 
 
 def _kernel() -> Any:
