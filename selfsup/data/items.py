@@ -3,6 +3,7 @@
 Axes: B items in a batch, N items in all, C channels, H and W of the canvas, D features.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -187,9 +188,12 @@ class Items:
         return out
 
     def subset(self, index: np.ndarray) -> "Items":
-        """The items of these numbers, in this order, as data of their own; pixels are not copied, classes stay."""
+        """The items of these numbers, in this order, with a fingerprint of their own; pixels are not copied, classes stay."""
         index = self.checked(index)
+        fingerprint = self.fingerprint
+        if not np.array_equal(index, np.arange(len(self))):
+            fingerprint = hashlib.blake2b(fingerprint.encode() + index.tobytes(), digest_size=16).hexdigest()
         names = self.names.take(index) if isinstance(self.names, Names) else [self.names[int(i)] for i in index]
         labels = None if self.labels is None else self.labels[index]
         sizes = None if self.sizes is None else self.sizes[index]
-        return replace(self, rows=self.rows[index], names=names, labels=labels, sizes=sizes)
+        return replace(self, rows=self.rows[index], names=names, labels=labels, sizes=sizes, fingerprint=fingerprint)

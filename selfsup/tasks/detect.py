@@ -88,10 +88,10 @@ def detect(
     reference, usual = _split(
         items, trained.open(held_out, cache=True, max_bad=max_bad) if held_out is not None else None, wanted, seed, notes
     )
-    seen = held_out is None and trained.config["data"]["fingerprint"] == items.fingerprint
+    seen = held_out is None and trained.config["data"]["fingerprint"] == opened["train"].fingerprint
     if seen:
         notes.append("the run was trained on --train, its held-out part included: expect more false alarms, many more where it is small")
-    if items.fingerprint == opened["test"].fingerprint:
+    if opened["train"].fingerprint == opened["test"].fingerprint:
         notes.append("--train and --test are the same data: normal items find themselves among their neighbours")
     detector = Detector(trained, kinds, reference, usual, k=k, device=choose_device(device))
     scores = detector(opened["test"])

@@ -1,11 +1,9 @@
 """The one-class protocol: each class in turn is normal, a run learns from it alone, and every other class of the test data is strange."""
 
-import hashlib
 import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +70,7 @@ def one_class(
     for name in classes or there:
         if name in kept["classes"]:
             continue
-        own = _only(items, name)
+        own = items.subset(np.flatnonzero(items.labels == items.classes.index(name)))
         progress.say(f"{name}: {len(own)} normal items")
         run = _run(out, name, own, method, {"seed": seed, "device": device, "quiet": quiet, **training})
         if tested is None:
@@ -97,13 +95,6 @@ def _kept(out: Path, asked: dict[str, Any]) -> dict[str, Any]:
     if kept["asked"] != asked:
         raise ValueError(f"{out}: holds results of other data or settings, {kept['asked']}; choose another --out")
     return kept
-
-
-def _only(items: Items, name: str) -> Items:
-    """The items of a class, with a fingerprint of their own, so that no run on them goes on with all items."""
-    rows = np.flatnonzero(items.labels == items.classes.index(name))
-    fingerprint = hashlib.blake2b(f"{items.fingerprint} only {name}".encode(), digest_size=16).hexdigest()
-    return replace(items.subset(rows), fingerprint=fingerprint)
 
 
 def _run(out: Path, name: str, items: Items, method: str, training: dict[str, Any]) -> Path:

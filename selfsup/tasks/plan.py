@@ -323,7 +323,9 @@ def open_again(
     size = said["image_size"] or None
     if data is None and not Path(said["source"]).is_absolute():
         raise ValueError(f"this run's data was {said['source']} in memory; go on from Python: selfsup.pretrain(data, resume=...)")
-    if tokenizer is not None:
+    if isinstance(data, Items):
+        items = data
+    elif tokenizer is not None:
         items = open_text(source, tokenizer=tokenizer, progress=progress, **said["settings"])
     else:
         seen = {"image_size": size, "channels": said["channels"] if size else None, "table": table_of(config)}

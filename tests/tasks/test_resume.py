@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from selfsup.data import open_data
 from selfsup.engine.checkpoint import checkpoint_path, load_tensors, steps_saved
 from selfsup.methods import METHODS
 from selfsup.tasks.pretrain import pretrain
@@ -115,6 +117,18 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(images:
     assert "using the checkpoint before it" in resumed.stderr
     assert trace(damaged) == trace(whole)
     assert (whole / "encoder/model.safetensors").read_bytes() == (damaged / "encoder/model.safetensors").read_bytes()
+
+
+def test_items_that_python_opened_are_gone_on_with_and_others_are_refused(images: Path, tmp_path: Path) -> None:
+    items = open_data(images)
+    run = pretrain(items, "simclr", out=tmp_path / "run", batch_size=10, steps=2, quiet=True).path
+    whole = load_tensors(checkpoint_path(run / "checkpoints", 2), "model")
+    shutil.rmtree(checkpoint_path(run / "checkpoints", 2))
+    with pytest.raises(ValueError, match=r"has changed since the run began \(was 40 items"):
+        pretrain(items.subset(np.arange(20)), resume=run, quiet=True)
+    pretrain(items, resume=run, quiet=True)
+    again = load_tensors(checkpoint_path(run / "checkpoints", 2), "model")
+    assert all(whole[name].equal(again[name]) for name in whole)
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
