@@ -7,7 +7,7 @@ Hidden     in which order the nine tiles of an image are put.
 Shown      the tiles, each normalised and encoded alone, in the order of one of N permutations (section 3.2).
 Predicted  which permutation it is: softmax over the N.
 
-Axes: B images in the batch, C channels, P side of a tile, K puzzles of each image, N permutations, F features of a tile.
+Axes: B images in the batch, C channels, S side of an image, P of a tile, K puzzles of each image, N permutations, F features of a tile.
 """
 
 import functools
@@ -22,10 +22,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from selfsup.method import Batch, Encoder, Method, Recipe, Update
+from selfsup.models.batch_norm import learn_statistics, statistics_kept
 from selfsup.models.heads import mlp
 from selfsup.models.normalize import Normalize
 from selfsup.models.patch_grid import mosaic, pieces
 from selfsup.views import sampling
+from selfsup.views.crops import clean
 from selfsup.views.looks import Look, draw
 from selfsup.views.tiles import Tiles
 
@@ -35,10 +37,12 @@ GRID, TILES = 3, 9
 class Puzzles:
     """Nine tiles of a crop of every image, and the puzzles to make of them.
 
-    Returns "tiles" (B, C, 3 P, 3 P), side by side as they are in the image, and "puzzles" (B, K) int64, the numbers of K different
-    permutations. Each channel of each tile has the mean and the deviation of the data, so values are not confined to [0, 1].
+    Returns "image" (B, C, S, S), whole; "tiles" (B, C, 3 P, 3 P), side by side as they are in the image; and "puzzles" (B, K) int64, the
+    numbers of K different permutations. Each channel of each tile has the mean and the deviation of the data, so values are not confined to
+    [0, 1].
 
     Args:
+        image_size: S in pixels.
         tile_size: P in pixels; as in the paper each lies anywhere in a cell of 75/64 of that.
         permutations: N.
         puzzles: K.
@@ -50,6 +54,7 @@ class Puzzles:
 
     def __init__(
         self,
+        image_size: int,
         tile_size: int,
         permutations: int,
         puzzles: int,
@@ -62,7 +67,7 @@ class Puzzles:
         play = round(tile_size * 11 / 64)
         self.cells = Tiles(GRID, tile_size, tile_size + play, play)
         self.image = Look(self.cells.canvas, scale=(smallest_crop, 1.0), gray=gray)
-        self.permutations, self.puzzles, self.channel_shift = permutations, puzzles, channel_shift
+        self.image_size, self.permutations, self.puzzles, self.channel_shift = image_size, permutations, puzzles, channel_shift
         self.mean = torch.tensor([0.5]) if mean is None else mean
         self.std = torch.tensor([0.25]) if std is None else std
 
@@ -71,7 +76,7 @@ class Puzzles:
         tiles = standardised(self.cells.cut(draw(batch, self.image, generator), generator, self.channel_shift))
         mean, std = (x.to(tiles.device).view(-1, 1, 1) for x in (self.mean, self.std))
         puzzles = sampling.permutations(len(tiles), generator, self.permutations)[:, : self.puzzles]
-        return {"tiles": mosaic(tiles * std + mean), "puzzles": puzzles}
+        return {"image": clean(batch, self.image_size), "tiles": mosaic(tiles * std + mean), "puzzles": puzzles}
 
 
 def standardised(tiles: Float[Tensor, "*tiles C P P"]) -> Float[Tensor, "*tiles C P P"]:
@@ -112,7 +117,8 @@ def permutation_set(n: int) -> Int[Tensor, "{n} 9"]:
 class Jigsaw(Method):
     """Context-free network: the encoder and a linear layer see one tile each, and only a classifier sees all nine (section 3.1).
 
-    A whole image goes through the encoder at once after training, as in the paper.
+    A whole image goes through the encoder at once after training, as in the paper, whose network has no batch normalisation; so the
+    encoder's keeps running statistics of whole images, not of tiles.
 
     Args:
         encoder: maps tiles (9 B, C, P, P) to (9 B, encoder.width).
@@ -159,7 +165,7 @@ class Jigsaw(Method):
         side = tile_size or max(16, round(image_size * 64 / 225))
         layer = getattr(encoder, "normalize", None)
         given = (layer.mean, layer.std) if isinstance(layer, Normalize) else (None, None)
-        self.views = Puzzles(side, permutations, puzzles, smallest_crop, gray, channel_shift, *given)
+        self.views = Puzzles(image_size, side, permutations, puzzles, smallest_crop, gray, channel_shift, *given)
 
     def loss(self, views: Batch) -> Tensor:
         """Mean cross entropy over images and puzzles, in nats; log N by chance."""
@@ -167,7 +173,9 @@ class Jigsaw(Method):
 
     def updates(self, views: Batch) -> Iterator[Update]:
         """One update, with "accuracy": the share of puzzles that are solved, 1/N by chance."""
-        each = self.encoder(pieces(views["tiles"], GRID).flatten(0, 2))
+        with statistics_kept(self.encoder):
+            each = self.encoder(pieces(views["tiles"], GRID).flatten(0, 2))
+        learn_statistics(self.encoder, views["image"])
         features = self.tile(each).unflatten(0, (-1, TILES))  # (B, 9, F)
         # The network knows of a tile's place only here, so that ordering its features is ordering tiles.
         order = self.permutations[views["puzzles"]]  # (B, K, 9)

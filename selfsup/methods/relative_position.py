@@ -7,7 +7,8 @@ Hidden     where the second patch of a pair lies around the first.
 Shown      pairs of neighbours in a grid of patches with gaps between, each moved a little, altered and encoded alone (section 3.1).
 Predicted  which of the eight places around the first it is: softmax over the eight.
 
-Axes: B images in the batch, C channels, G patches in a row, P side of a patch, W width of an encoding, n pairs of an image, N patches.
+Axes: B images in the batch, C channels, S side of an image, G patches in a row, P side of a patch, W width of an encoding, n pairs of an
+image, N patches.
 """
 
 from collections.abc import Iterator
@@ -19,8 +20,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from selfsup.method import Batch, Encoder, Method, Recipe, Update
+from selfsup.models.batch_norm import learn_statistics, statistics_kept
 from selfsup.models.normalize import Normalize
 from selfsup.models.patch_grid import mosaic, pieces
+from selfsup.views.crops import clean
 from selfsup.views.geometry import resize_weights
 from selfsup.views.looks import Look, draw
 from selfsup.views.sampling import chance, integers, normal
@@ -38,7 +41,10 @@ FEWEST = 10
 class GridOfPatches:
     """A crop of every image, cut into G x G patches with gaps: "patches" (B, C, G P, G P) in [0, 1] or about it, side by side.
 
+    Returns the whole "image" (B, C, S, S) as well.
+
     Args:
+        image_size: S in pixels.
         grid: G.
         patch_size: P in pixels.
         gap: between patches, as a fraction of P.
@@ -51,6 +57,7 @@ class GridOfPatches:
 
     def __init__(
         self,
+        image_size: int,
         grid: int,
         patch_size: int,
         gap: float,
@@ -62,7 +69,7 @@ class GridOfPatches:
     ) -> None:
         self.cells = Tiles(grid, patch_size, patch_size + round(gap * patch_size), 2 * round(jitter * patch_size))
         self.image = Look(self.cells.canvas, scale=(smallest_crop, 1.0))
-        self.colour, self.pixelated = colour, pixelated
+        self.image_size, self.colour, self.pixelated = image_size, colour, pixelated
         self.mean = torch.tensor([0.5]) if mean is None else mean
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
@@ -74,7 +81,7 @@ class GridOfPatches:
         elif self.colour == "drop":
             patches = dropped(patches, generator, self.mean.to(patches.device))
         patches = pixelate(patches, generator, self.pixelated)
-        return {"patches": mosaic(patches.unflatten(0, cut.shape[:3]))}
+        return {"image": clean(batch, self.image_size), "patches": mosaic(patches.unflatten(0, cut.shape[:3]))}
 
 
 def projected(x: Float[Tensor, "N C P P"]) -> Float[Tensor, "N C P P"]:
@@ -117,9 +124,10 @@ class RelativePosition(Method):
 
     All patches of the grid are encoded once, and each takes part in up to eight pairs, as in the paper (section 3.1). Every pair of
     neighbours counts, in both orders, and all eight places count alike, though a grid has fewer diagonal neighbours. The paper's batch
-    normalisation without scale and shift is between the encoder and the classifier and in it; the encoder's own is left as it is.
+    normalisation without scale and shift is between the encoder and the classifier and in it.
 
-    A whole image goes through the encoder at once after training.
+    A whole image goes through the encoder at once after training, so the encoder's own batch normalisation keeps running statistics of
+    whole images, not of patches.
 
     Args:
         encoder: maps patches (N, C, P, P) to (N, W); fc6 of the paper.
@@ -178,7 +186,7 @@ class RelativePosition(Method):
         side = patch_size or max(16, int(image_size / (grid + (grid - 1) * gap + 2 * jitter)))
         layer = getattr(encoder, "normalize", None)
         mean = layer.mean if isinstance(layer, Normalize) else None
-        self.views = GridOfPatches(grid, side, gap, jitter, smallest_crop, colour, pixelated, mean)
+        self.views = GridOfPatches(image_size, grid, side, gap, jitter, smallest_crop, colour, pixelated, mean)
 
     def loss(self, views: Batch) -> Tensor:
         """Mean cross entropy over images and places, in nats; log 8 by chance."""
@@ -186,7 +194,9 @@ class RelativePosition(Method):
 
     def updates(self, views: Batch) -> Iterator[Update]:
         """One update, with "accuracy": the share of places that are recognised, a mean over the eight; 1/8 by chance."""
-        z = self.fc6(self.encoder(pieces(views["patches"], self.grid).flatten(0, 2)))
+        with statistics_kept(self.encoder):
+            z = self.fc6(self.encoder(pieces(views["patches"], self.grid).flatten(0, 2)))
+        learn_statistics(self.encoder, views["image"])
         one, other = (layer(z).unflatten(0, (-1, self.grid**2)) for layer in (self.first, self.second))
         first, second, place = self.pairs
         logits = self.classifier((one[:, first] + other[:, second]).flatten(0, 1)).float()

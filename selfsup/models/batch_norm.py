@@ -1,5 +1,7 @@
-"""Batch normalisation over the batches of all processes, on any device (torch's own works on GPUs only)."""
+"""Batch normalisation over the batches of all processes, on any device (torch's own works on GPUs only), and what its statistics are of."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -50,3 +52,23 @@ def synchronise(module: nn.Module) -> None:
         kind = _SYNCHRONISED.get(type(child))
         if kind is not None:
             child.__class__ = kind  # type: ignore[assignment]
+
+
+@contextmanager
+def statistics_kept(network: nn.Module) -> Iterator[None]:
+    """In training, batches are normalised by themselves as ever, but the running statistics stay as they are."""
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+@torch.no_grad()
+def learn_statistics(network: nn.Module, x: Tensor) -> None:
+    """In training, bring the running statistics towards those of `x`, for a network that is to see something else than it learns from."""
+    if network.training and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules()):
+        network(x)

@@ -1,5 +1,6 @@
 """Jigsaw puzzles: distances of the permutations, which tile goes where, and whether puzzles of new images are solved."""
 
+import copy
 import math
 from itertools import combinations, permutations
 
@@ -12,6 +13,7 @@ from selfsup.engine.optim import make_optimizers
 from selfsup.engine.train import chunk_views, train_step
 from selfsup.method import Encoder, Recipe
 from selfsup.methods.jigsaw import Jigsaw, Puzzles, permutation_set, standardised
+from selfsup.models import build_encoder
 from selfsup.models.patch_grid import mosaic, pieces
 
 
@@ -84,11 +86,12 @@ def test_loss_is_the_cross_entropy_of_tiles_that_are_put_in_order_one_by_one() -
             chance = method.classifier(features).softmax(dim=1)[0].detach()
             by_hand -= math.log(float(chance[puzzles[i, k]])) / 6
             right += int(chance.argmax() == puzzles[i, k])
-    [update] = method.updates({"tiles": mosaic(tiles), "puzzles": puzzles})
+    views = {"image": torch.zeros(3, 3, 16, 16), "tiles": mosaic(tiles), "puzzles": puzzles}
+    [update] = method.updates(views)
     # Logits are made float32 in the loss.
     assert float(update.loss.detach()) == pytest.approx(by_hand, rel=1e-6)
     assert float(update.metrics["accuracy"]) == pytest.approx(right / 6)
-    assert float(method.loss({"tiles": mosaic(tiles), "puzzles": puzzles}).detach()) == pytest.approx(by_hand, rel=1e-6)
+    assert float(method.loss(views).detach()) == pytest.approx(by_hand, rel=1e-6)
 
 
 def test_an_undecided_classifier_is_at_chance_level() -> None:
@@ -106,6 +109,23 @@ def test_gradient_reaches_every_part() -> None:
         assert float(p.grad.abs().sum()) > 0, name
 
 
+def test_running_statistics_are_those_of_whole_images() -> None:
+    torch.manual_seed(0)
+    method = Jigsaw(build_encoder("small", channels=3, image_size=16), image_size=16, permutations=10)
+    twin = copy.deepcopy(method.encoder)
+    views = method.views(raw(8), torch.Generator().manual_seed(0))
+    loss = method.loss(views)
+    twin(views["image"])
+    for (name, mine), whole in zip(method.encoder.named_buffers(), twin.buffers(), strict=True):
+        assert mine.equal(whole), name
+    for norm in (m for m in method.encoder.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.running_mean += 5
+    assert method.loss(views).equal(loss)  # in training they are not used
+    before = [x.clone() for x in method.encoder.buffers()]
+    method.eval().loss(views)
+    assert all(map(torch.equal, before, method.encoder.buffers()))
+
+
 # --- the views -------------------------------------------------------------------------------------------------------------------------
 
 
@@ -121,14 +141,14 @@ def test_tiles_say_nothing_by_their_mean_and_contrast() -> None:
 
 def test_each_tile_is_normalised_alone_to_the_mean_and_deviation_of_the_data() -> None:
     mean, std = torch.tensor([0.2, 0.5, 0.6]), torch.tensor([0.1, 0.2, 0.3])
-    views = Puzzles(4, 10, 2, 0.5, 0.0, 0, mean, std)(raw(20), torch.Generator().manual_seed(0))
+    views = Puzzles(8, 4, 10, 2, 0.5, 0.0, 0, mean, std)(raw(20), torch.Generator().manual_seed(0))
     tiles = pieces(views["tiles"], 3)
     torch.testing.assert_close(tiles.mean(dim=(4, 5)), mean.expand(20, 3, 3, 3), rtol=0.0, atol=1e-4)
     torch.testing.assert_close(tiles.std(dim=(4, 5), correction=0), std.expand(20, 3, 3, 3), rtol=0.01, atol=0.0)
 
 
 def test_puzzles_of_an_image_are_different_and_all_equally_likely() -> None:
-    views = Puzzles(4, 10, 3, 0.5, 0.0, 0)(raw(4000), torch.Generator().manual_seed(0))
+    views = Puzzles(8, 4, 10, 3, 0.5, 0.0, 0)(raw(4000), torch.Generator().manual_seed(0))
     assert views["puzzles"].shape == (4000, 3)
     assert all(len(set(row)) == 3 for row in views["puzzles"].tolist())
     torch.testing.assert_close(views["puzzles"].flatten().bincount() / 12000, torch.full((10,), 0.1), rtol=0.0, atol=0.012)
@@ -136,7 +156,7 @@ def test_puzzles_of_an_image_are_different_and_all_equally_likely() -> None:
 
 def test_colours_go_and_channels_move_as_often_and_as_far_as_said() -> None:
     def gray_share(gray: float, channel_shift: int) -> float:
-        tiles = pieces(Puzzles(4, 10, 1, 0.5, gray, channel_shift)(raw(400), torch.Generator().manual_seed(0))["tiles"], 3)
+        tiles = pieces(Puzzles(8, 4, 10, 1, 0.5, gray, channel_shift)(raw(400), torch.Generator().manual_seed(0))["tiles"], 3)
         return float((tiles - tiles[:, :, :, :1]).abs().flatten(1).amax(dim=1).lt(1e-4).float().mean())
 
     assert gray_share(0.3, 0) == pytest.approx(0.3, abs=0.06)

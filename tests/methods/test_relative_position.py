@@ -1,5 +1,6 @@
 """Relative position: which patch is whose neighbour and where, what is done to colours, and whether places in new images are told."""
 
+import copy
 import math
 
 import pytest
@@ -11,6 +12,7 @@ from selfsup.engine.optim import make_optimizers
 from selfsup.engine.train import chunk_views, train_step
 from selfsup.method import Encoder, Recipe
 from selfsup.methods.relative_position import PLACES, GridOfPatches, RelativePosition, dropped, neighbours, pixelate, projected
+from selfsup.models import build_encoder
 from selfsup.models.patch_grid import mosaic, pieces
 
 
@@ -66,10 +68,11 @@ def test_loss_is_the_mean_over_eight_places_of_what_pairs_cost() -> None:
             chance = method.classifier(torch.cat(z, dim=1) @ fusion.T).softmax(dim=1)[0].detach()
             cost[place].append(-math.log(float(chance[place])))
             right[place].append(float(chance.argmax() == place))
-    [update] = method.updates({"patches": mosaic(patches)})
+    views = {"image": torch.zeros(2, 3, 16, 16), "patches": mosaic(patches)}
+    [update] = method.updates(views)
     assert float(update.loss.detach()) == pytest.approx(sum(sum(c) / len(c) for c in cost) / 8, rel=1e-6)
     assert float(update.metrics["accuracy"]) == pytest.approx(sum(sum(c) / len(c) for c in right) / 8, rel=1e-6)
-    assert float(method.loss({"patches": mosaic(patches)}).detach()) == pytest.approx(float(update.loss.detach()))
+    assert float(method.loss(views).detach()) == pytest.approx(float(update.loss.detach()))
 
 
 def test_an_undecided_classifier_is_at_chance_level() -> None:
@@ -87,6 +90,23 @@ def test_batch_normalisation_has_no_scale_and_shift_and_gradient_reaches_all_els
     for name, p in method.named_parameters():
         assert p.grad is not None, name
         assert float(p.grad.abs().sum()) > 0, name
+
+
+def test_running_statistics_are_those_of_whole_images() -> None:
+    torch.manual_seed(0)
+    method = RelativePosition(build_encoder("small", channels=3, image_size=16), image_size=16)
+    twin = copy.deepcopy(method.encoder)
+    views = method.views(raw(8), torch.Generator().manual_seed(0))
+    loss = method.loss(views)
+    twin(views["image"])
+    for (name, mine), whole in zip(method.encoder.named_buffers(), twin.buffers(), strict=True):
+        assert mine.equal(whole), name
+    for norm in (m for m in method.encoder.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.running_mean += 5
+    assert method.loss(views).equal(loss)  # in training they are not used
+    before = [x.clone() for x in method.encoder.buffers()]
+    method.eval().loss(views)
+    assert all(map(torch.equal, before, method.encoder.buffers()))
 
 
 # --- the views -------------------------------------------------------------------------------------------------------------------------
@@ -145,9 +165,9 @@ def test_pixelated_patches_went_through_fewer_pixels() -> None:
 
 @pytest.mark.parametrize("colour", ["drop", "projection", "keep"])
 def test_views_do_to_colours_what_is_said(colour: str) -> None:
-    views = GridOfPatches(2, 4, 0.5, 0.0, 1.0, colour, 0.0, torch.tensor([0.3]))
+    views = GridOfPatches(8, 2, 4, 0.5, 0.0, 1.0, colour, 0.0, torch.tensor([0.3]))
     patches = pieces(views(raw(40), torch.Generator().manual_seed(0))["patches"], 2).flatten(0, 2)
-    plain = GridOfPatches(2, 4, 0.5, 0.0, 1.0, "keep", 0.0)(raw(40), torch.Generator().manual_seed(0))["patches"]
+    plain = GridOfPatches(8, 2, 4, 0.5, 0.0, 1.0, "keep", 0.0)(raw(40), torch.Generator().manual_seed(0))["patches"]
     plain = pieces(plain, 2).flatten(0, 2)
     assert patches.shape == (160, 3, 4, 4)
     if colour == "drop":
