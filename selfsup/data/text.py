@@ -14,7 +14,7 @@ from selfsup.data.errors import BadDataError, Skipped
 from selfsup.data.items import Items
 from selfsup.data.related import read_related
 from selfsup.data.rows import read_lines, read_rows
-from selfsup.data.tokenizer import Kind, Tokenizer, load_tokenizer, train_tokenizer
+from selfsup.data.tokenizer import KINDS, Kind, Tokenizer, load_tokenizer, train_tokenizer
 from selfsup.data.tokens import Layout, Sentences, TextStore, lay_out, tokenise
 
 SHOWN = 80  # characters of an item that stand for its name
@@ -44,7 +44,7 @@ def open_text(
     length: int,
     vocabulary_size: int = 8192,
     min_count: int = 2,
-    lowercase: bool = True,
+    lowercase: bool | None = None,
     column: str = "text",
     documents: Literal["blank_lines", "file"] = "blank_lines",
     max_bad: float = 0.01,
@@ -60,7 +60,7 @@ def open_text(
         length: T, tokens in an item.
         vocabulary_size: most tokens of a tokenizer that is learned.
         min_count: of a tokenizer that is learned, see `train_tokenizer`.
-        lowercase: of wordpiece.
+        lowercase: of a tokenizer that is learned, see `train_tokenizer`.
         column: of JSON and parquet; of layout "related" two or three with commas.
         documents: what ends a document in plain text.
         max_bad: fraction of characters, 0 to 1, that may be unreadable bytes.
@@ -72,7 +72,7 @@ def open_text(
         ValueError: arguments out of range, or data of a kind that is not text.
     """
     if layout == "related":
-        return _open_related(data, tokenizer, length, vocabulary_size, lowercase, column, cache_dir)
+        return _open_related(data, tokenizer, length, vocabulary_size, min_count, lowercase, column, cache_dir)
     corpus = open_corpus(data, column=column, split=documents)
     by_lines = layout == "lines"
     if not isinstance(tokenizer, Tokenizer):
@@ -103,7 +103,14 @@ def open_text(
 
 
 def _open_related(
-    data: Any, tokenizer: str | Path | Tokenizer, length: int, size: int, lowercase: bool, column: str, cache_dir: Path | None
+    data: Any,
+    tokenizer: str | Path | Tokenizer,
+    length: int,
+    size: int,
+    min_count: int,
+    lowercase: bool | None,
+    column: str,
+    cache_dir: Path | None,
 ) -> Items:
     """Items of two or three texts each; they are tokenised in memory."""
     rows, left_out = read_related(data, column)
@@ -111,7 +118,7 @@ def _open_related(
     flat = [text for row in rows for text in row]
     corpus = Corpus([], origin, texts=tuple(flat))
     if not isinstance(tokenizer, Tokenizer):
-        tokenizer = _tokenizer(corpus, str(tokenizer), size, 2, lowercase, False, cache_dir)
+        tokenizer = _tokenizer(corpus, str(tokenizer), size, min_count, lowercase, False, cache_dir)
     n = len(rows[0])
     store, cut = _in_memory(flat, tokenizer, length, "related", n)
     store.tokens[store.tokens == tokenizer.start] = tokenizer.unknown  # type: ignore[index]  # whoever writes [CLS] begins no text
@@ -121,8 +128,10 @@ def _open_related(
     return _items(store, tokenizer, np.arange(len(rows)), origin, corpus.fingerprint(), skipped, shown, None, ())
 
 
-def _tokenizer(corpus: Corpus, kind: str, size: int, min_count: int, lowercase: bool, by_lines: bool, cache_dir: Path | None) -> Tokenizer:
-    if kind not in ("wordpiece", "bpe", "character", "word"):
+def _tokenizer(
+    corpus: Corpus, kind: str, size: int, min_count: int, lowercase: bool | None, by_lines: bool, cache_dir: Path | None
+) -> Tokenizer:
+    if kind not in KINDS:
         return load_tokenizer(kind)
     known: Kind = kind  # type: ignore[assignment]
 
@@ -131,7 +140,8 @@ def _tokenizer(corpus: Corpus, kind: str, size: int, min_count: int, lowercase: 
         made = train_tokenizer(parts, known, vocabulary_size=size, lowercase=lowercase, min_count=min_count)
         made.save(folder / "tokenizer.json")
 
-    how = f"{kind}-{size}-{min_count}-{'lower' if lowercase else 'case'}-{'lines' if by_lines else 'sentences'}"
+    folded = kind == "wordpiece" if lowercase is None else lowercase
+    how = f"{kind}-{size}-{min_count}-{'lower' if folded else 'case'}-{'lines' if by_lines else 'sentences'}"
     key = f"{corpus.fingerprint()}-{corpus.split}-{how}-v3"
     return load_tokenizer(entry(cache_root(cache_dir), key, build))
 

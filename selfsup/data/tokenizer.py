@@ -8,7 +8,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from selfsup.method import Vocabulary
 
 PAD, UNKNOWN, START, END, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 Kind = Literal["wordpiece", "bpe", "character", "word"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 _AFTER = re.compile(r"(?<=\S)\S")
 # What other people's tokenizers call the same; the first that is there is taken.
 _ALSO = {
@@ -131,27 +132,33 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     return Tokenizer(path.read_text(encoding="utf-8"))
 
 
-def train_tokenizer(texts: Iterable[str], kind: Kind, *, vocabulary_size: int, lowercase: bool = True, min_count: int = 2) -> Tokenizer:
+def train_tokenizer(
+    texts: Iterable[str], kind: Kind, *, vocabulary_size: int, lowercase: bool | None = None, min_count: int = 2
+) -> Tokenizer:
     """Learn a vocabulary.
 
     Args:
         texts: any cut of the corpus, read once (of wordpiece, twice).
         kind: wordpiece as in BERT, byte-level bpe as in GPT-2, character, or word (whatever stands between spaces).
         vocabulary_size: most tokens, special ones included.
-        lowercase: of wordpiece: fold case and take accents off, as BERT's uncased models do.
+        lowercase: fold case, and of wordpiece take accents off, as BERT's uncased models do; wordpiece does when not given, others do not.
         min_count: a token that occurs less often is left out (of wordpiece and bpe: is not joined).
 
     Raises:
         ValueError: no such kind, or a vocabulary too small.
         BadDataError: there is nothing in the texts.
     """
-    if kind not in ("wordpiece", "bpe", "character", "word"):
+    if kind not in KINDS:
         raise ValueError(f'tokenizer must be "wordpiece", "bpe", "character", "word" or a path, got "{kind}"')
     least = 300 if kind == "bpe" else len(SPECIAL) + 1
     if vocabulary_size < least:
         raise ValueError(f"vocabulary_size of {kind} must be at least {least}, got {vocabulary_size}")
     t = tokenizers_library()
-    inner, options = _untrained(t, kind, lowercase)
+    inner, options = _untrained(t, kind)
+    if kind == "wordpiece":
+        inner.normalizer = t.normalizers.BertNormalizer(lowercase=lowercase is not False)
+    elif lowercase:
+        inner.normalizer = t.normalizers.Lowercase()
     begins, goes_on = _letters(inner, texts, vocabulary_size) if kind == "wordpiece" else ([], [])
     options |= {"special_tokens": [*SPECIAL, *goes_on], "show_progress": False, "min_frequency": 1 if kind == "character" else min_count}
     if kind == "wordpiece":
@@ -180,11 +187,10 @@ def word_tokenizer(words: Sequence[str]) -> Tokenizer:
     return Tokenizer(inner.to_str())
 
 
-def _untrained(t: Any, kind: Kind, lowercase: bool) -> tuple[Any, dict[str, Any]]:
+def _untrained(t: Any, kind: Kind) -> tuple[Any, dict[str, Any]]:
     """A tokenizer without vocabulary, and options of its training."""
     if kind == "wordpiece":
         inner = t.Tokenizer(t.models.WordPiece(unk_token=UNKNOWN))
-        inner.normalizer = t.normalizers.BertNormalizer(lowercase=lowercase)
         inner.pre_tokenizer = t.pre_tokenizers.BertPreTokenizer()
         inner.decoder = t.decoders.WordPiece()
         return inner, {}

@@ -11,13 +11,13 @@ from torch import nn
 
 from selfsup.data import Items, Loader, open_data
 from selfsup.data.text import open_text
-from selfsup.data.tokenizer import load_tokenizer
+from selfsup.data.tokenizer import KINDS, Tokenizer, load_tokenizer
 from selfsup.distributed import is_parallel, rank, world_size
 from selfsup.engine.checkpoint import read_json, steps_saved
 from selfsup.engine.launch import join_group, launched, supervise
 from selfsup.engine.log import Progress
 from selfsup.engine.loop import fit
-from selfsup.method import Method
+from selfsup.method import Method, Recipe
 from selfsup.methods import describe, method_class
 from selfsup.tasks.beside_pca import write_beside_pca
 from selfsup.tasks.dry_run import rehearse
@@ -78,7 +78,7 @@ def pretrain(
     sequence_length: int | None = None,
     column: str = "text",
     documents: Literal["blank_lines", "file"] = "blank_lines",
-    lowercase: bool = True,
+    lowercase: bool | None = None,
     lr: float | None = None,
     optimizer: Literal["adamw", "sgd", "lars"] | None = None,
     weight_decay: float | None = None,
@@ -126,7 +126,7 @@ def pretrain(
         sequence_length: tokens in an item of text; the method's own when not given.
         column: of JSON and parquet that holds the text.
         documents: what ends a document in plain text: blank_lines, or only the end of its file, so that no character is lost.
-        lowercase: of wordpiece: fold case and take accents off.
+        lowercase: fold case in a tokenizer that is learned, and of wordpiece take accents off; only wordpiece does when not given.
         lr: peak learning rate; the method's own, scaled to the batch size, when not given.
         optimizer: adamw, sgd or lars; the method's own when not given.
         weight_decay: pull of weights towards zero; the method's own when not given.
@@ -184,10 +184,8 @@ def pretrain(
         if begun is not None:
             length = begun.length(sequence_length, cls.recipe.sequence_length)
         settings = {"layout": cls.layout(options), "length": length, "column": column, "documents": documents, "max_bad": max_bad}
-        words: dict[str, Any] = {"tokenizer": tokenizer or cls.recipe.tokenizer, "lowercase": lowercase}
-        words |= {"vocabulary_size": vocabulary_size or cls.recipe.vocabulary_size, "min_count": min_count or cls.recipe.min_count}
-        if begun is not None:
-            words["tokenizer"] = begun.tokenizer
+        learned = {"vocabulary_size": vocabulary_size, "min_count": min_count, "lowercase": lowercase}
+        words = _words(cls.recipe, tokenizer if begun is None else begun.tokenizer, learned)
         items = open_text(data, progress=say, **words, **settings)
     elif not isinstance(data, Items):
         if begun is not None and begun.value_range:
@@ -235,6 +233,17 @@ def _create(out: str | Path | None, method: str, config: dict[str, Any], items: 
             items.tokenizer.save(folder / "tokenizer.json")
         run = str(folder)
     return Path(broadcast_text(run))
+
+
+def _words(recipe: Recipe, tokenizer: str | Tokenizer | None, learned: dict[str, Any]) -> dict[str, Any]:
+    """What `open_text` is told of the tokenizer; `learned` has what was asked of one that is learned, None for what was not."""
+    tokenizer = tokenizer or recipe.tokenizer
+    asked = [f"--{name.replace('_', '-')}" for name, value in learned.items() if value is not None]
+    if asked and tokenizer not in KINDS:
+        known = "--start brings its own" if isinstance(tokenizer, Tokenizer) else f"{tokenizer} is one already"
+        raise ValueError(f"{', '.join(asked)}: for a tokenizer that is learned from the text, but {known}; leave out one or the other")
+    of_recipe = {"vocabulary_size": recipe.vocabulary_size, "min_count": recipe.min_count, "lowercase": None}
+    return {"tokenizer": tokenizer, **{name: of_recipe[name] if value is None else value for name, value in learned.items()}}
 
 
 def _go_on(run: Path, data: Any, network: nn.Module | None, allow_change: bool, progress: Progress) -> Run:

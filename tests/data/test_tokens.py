@@ -10,7 +10,7 @@ import pytest
 from selfsup.data.documents import open_corpus
 from selfsup.data.errors import BadDataError
 from selfsup.data.text import open_text
-from selfsup.data.tokenizer import SPECIAL, Tokenizer, load_tokenizer, train_tokenizer
+from selfsup.data.tokenizer import SPECIAL, Kind, Tokenizer, load_tokenizer, train_tokenizer
 from selfsup.data.tokens import Layout, TextStore, Tokens, cut_sentences, lay_out, tokenise
 
 RNG = np.random.default_rng(0)
@@ -75,6 +75,17 @@ def test_learning_the_same_text_twice_gives_the_same_tokenizer() -> None:
     one, two = (train_tokenizer(texts, "wordpiece", vocabulary_size=150, lowercase=False, min_count=1) for _ in range(2))
     assert one.document == two.document
     assert one.unknown not in one.encode(texts)[1]
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe", "character", "word"])
+@pytest.mark.parametrize("lowercase", [None, False, True])
+def test_case_is_folded_where_it_is_asked_for(kind: Kind, lowercase: bool | None) -> None:
+    t = train_tokenizer(["Été ÉTÉ été Été ÉTÉ été"], kind, vocabulary_size=300, lowercase=lowercase)
+    upper, lower = t.encode(["ÉTÉ", "été"])
+    folds = kind == "wordpiece" if lowercase is None else lowercase
+    assert (upper.tolist() == lower.tolist()) == folds
+    assert t.decode(lower) == ("ete" if kind == "wordpiece" and folds else "été")
+    assert t.unknown not in [*upper, *lower]
 
 
 def test_tokens_that_go_on_with_a_word_are_known(pieces: Tokenizer) -> None:

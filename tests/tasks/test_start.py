@@ -77,6 +77,12 @@ def test_what_does_not_fit_is_named(bert: Path, simclr: Path, material: Any, tmp
         pretrain(text, "simcse", start=simclr, **small)
     with pytest.raises(ValueError, match="leave out --tokenizer"):
         pretrain(text, "simcse", start=bert, tokenizer="bpe", **small)
+    with pytest.raises(
+        ValueError, match=r"--min-count, --lowercase: for a tokenizer that is learned from the text, but --start brings its own"
+    ):
+        pretrain(text, "simcse", start=bert, min_count=3, lowercase=True, **small)
+    with pytest.raises(ValueError, match=r"--vocabulary-size: .*tokenizer.json is one already; leave out one or the other"):
+        pretrain(text, "bert", tokenizer=str(bert / "tokenizer.json"), vocabulary_size=500, **small)
     with pytest.raises(ValueError, match="knows texts of up to 16 tokens, got --sequence-length 99"):
         pretrain(text, "simcse", start=bert, sequence_length=99, **small)
     with pytest.raises(ValueError, match="has encoder bert_tiny, got --encoder bert_mini; leave it out"):
