@@ -25,17 +25,21 @@ from selfsup.method import Batch, Encoder, Method, Recipe, Update
 from selfsup.models.patch_grid import PatchGrid, cut, mosaic, patch_grid, patch_side, pieces
 from selfsup.views.looks import Look, draw
 from selfsup.views.sampling import chance, integers
+from selfsup.views.warps import warp
 
 SCALE = 0.1
 """Of version 2's scores (its pseudo-code: emb_scale)."""
+
+SHEAR, ELASTIC = 0.3, 0.05
+"""Of patches in version 2, see `warp`; the paper names no sizes: AutoAugment's largest shear, and a twentieth of the side."""
 
 
 class AlteredPatches:
     """A crop of every image, cut into G x G overlapping patches, each altered alone: "patches" (B, C, G P, G P) in [0, 1], side by side.
 
     Neighbours share half of their pixels, and seams and colours that go on would give them away; the altering is against that. Version 1
-    blackens the border outside of a random 60/64 of each patch. Version 2 crops, mirrors and recolours each patch, and drops colours; its
-    elastic deformations and shearing are not here.
+    blackens the border outside of a random 60/64 of each patch. Version 2 crops, mirrors and recolours each patch, drops colours, and
+    shears and deforms some.
 
     Args:
         image_size: S in pixels.
@@ -45,12 +49,21 @@ class AlteredPatches:
         gray: probability of no colour, of the image in version 1, of each patch in version 2.
         colour_strength: multiplies the strengths of version 2's colour changes, no unit.
         colour_drop: probability that a patch of version 2 keeps one channel only.
+        warped: probability that a patch of version 2 is sheared, and that it is deformed.
     """
 
     def __init__(
-        self, image_size: int, grid: int, version: int, smallest_crop: float, gray: float, colour_strength: float, colour_drop: float
+        self,
+        image_size: int,
+        grid: int,
+        version: int,
+        smallest_crop: float,
+        gray: float,
+        colour_strength: float,
+        colour_drop: float,
+        warped: float,
     ) -> None:
-        self.grid, self.version, self.colour_drop = grid, version, colour_drop
+        self.grid, self.version, self.colour_drop, self.warped = grid, version, colour_drop, warped
         self.image = Look(image_size, scale=(smallest_crop, 1.0), gray=gray if version == 1 else 0.0)
         b, c, s, h = (colour_strength * x for x in (0.4, 0.4, 0.4, 0.1))
         self.patch = Look(patch_side(image_size, grid), scale=(0.5, 1.0), jitter=0.8, colours=(b, c, s, h), gray=gray)
@@ -64,6 +77,7 @@ class AlteredPatches:
         else:
             flat = draw({"image": flat.mul(255).round_().byte()}, self.patch, generator)
             flat = flat * kept_channels(len(flat), flat.shape[1], generator, self.colour_drop)
+            flat = warp(flat, generator, self.warped, SHEAR, ELASTIC)
         return {"patches": mosaic(flat.unflatten(0, patches.shape[:3]))}
 
 
@@ -103,6 +117,7 @@ class CPC(Method):
         gray: probability of no colour, of an image in version 1 (where the paper's is 1.0), of each patch in version 2.
         colour_strength: multiplies the strengths of version 2's colour changes of each patch, no unit.
         colour_drop: probability that a patch keeps only one of its channels in version 2, 0 to 1.
+        warped: probability that a patch of version 2 is sheared by up to 0.3, and that it is deformed, 0 to 1; the paper's is 0.2 each.
     """
 
     # Version 1: Adam, rate 2e-4, batches of 512.
@@ -124,14 +139,15 @@ class CPC(Method):
         gray: float = 0.2,
         colour_strength: float = 1.0,
         colour_drop: float = 0.2,
+        warped: float = 0.2,
     ) -> None:
         super().__init__()
         if version not in (1, 2):
             raise ValueError(f"version must be 1 or 2, got {version}")
         if not 1 <= nearest <= farthest < grid:
             raise ValueError(f"expected 1 <= nearest <= farthest < grid rows ahead, got {nearest=}, {farthest=}, {grid=}")
-        if not 0 <= colour_drop <= 1:
-            raise ValueError(f"colour_drop is a probability and must be in [0, 1], got {colour_drop}")
+        if not (0 <= colour_drop <= 1 and 0 <= warped <= 1):
+            raise ValueError(f"colour_drop and warped are probabilities and must be in [0, 1], got {colour_drop=}, {warped=}")
         self.encoder = patch_grid(encoder, grid=grid, norm="none" if version == 1 else "layer")
         size = encoder.width if version == 1 else target_size
         self.target = nn.Identity() if version == 1 else nn.Linear(encoder.width, size)
@@ -141,7 +157,7 @@ class CPC(Method):
         self.directions = nn.ModuleList(
             Direction(encoder.width, context_size, blocks, size, self.ahead) for _ in range(directions or (1 if version == 1 else 4))
         )
-        self.views = AlteredPatches(image_size, grid, version, smallest_crop, gray, colour_strength, colour_drop)
+        self.views = AlteredPatches(image_size, grid, version, smallest_crop, gray, colour_strength, colour_drop, warped)
 
     def loss(self, views: Batch) -> Tensor:
         """Equation 4, a mean over patches, steps and directions, in nats."""

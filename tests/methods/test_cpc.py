@@ -161,6 +161,12 @@ def test_version_2_alters_each_patch_alone() -> None:
     torch.testing.assert_close(plain, cut(images["image"] / 255, 4), rtol=0.0, atol=3e-3)
 
 
+def test_version_2_shears_a_fifth_of_the_patches_and_deforms_a_fifth() -> None:
+    one, other = (cpc(2, warped=w).views(raw(64), torch.Generator().manual_seed(0))["patches"] for w in (0.2, 0.0))
+    changed = (pieces(one, 4) != pieces(other, 4)).flatten(3).any(dim=3)
+    assert float(changed.float().mean()) == pytest.approx(1 - 0.8**2, abs=0.06)
+
+
 def test_colour_dropping_keeps_one_channel() -> None:
     kept = kept_channels(3000, 3, torch.Generator().manual_seed(0), 0.25).flatten(1)
     one = kept.sum(dim=1) == 1
@@ -213,5 +219,7 @@ def test_it_learns_what_goes_on_over_the_image(version: int) -> None:
 def test_mistakes_are_named() -> None:
     with pytest.raises(ValueError, match="1 <= nearest <= farthest < grid rows ahead, got nearest=2, farthest=4, grid=4"):
         cpc(1, nearest=2, farthest=4)
-    with pytest.raises(ValueError, match=r"colour_drop is a probability and must be in \[0, 1\], got 1.5"):
+    with pytest.raises(ValueError, match=r"must be in \[0, 1\], got colour_drop=1.5, warped=0.2"):
         cpc(2, colour_drop=1.5)
+    with pytest.raises(ValueError, match=r"must be in \[0, 1\], got colour_drop=0.2, warped=-0.1"):
+        cpc(2, warped=-0.1)
