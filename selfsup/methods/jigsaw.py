@@ -12,6 +12,7 @@ Axes: B images in the batch, C channels, S side of an image, P of a tile, K puzz
 
 import functools
 import itertools
+import math
 from collections.abc import Iterator
 from typing import ClassVar
 
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from selfsup.method import Batch, Encoder, Method, Recipe, Update
 from selfsup.models.batch_norm import learn_statistics, statistics_kept
 from selfsup.models.heads import mlp
+from selfsup.models.maps import feature_map, map_shape
 from selfsup.models.normalize import Normalize
 from selfsup.models.patch_grid import mosaic, pieces
 from selfsup.views import sampling
@@ -115,18 +117,18 @@ def permutation_set(n: int) -> Int[Tensor, "{n} 9"]:
 
 
 class Jigsaw(Method):
-    """Context-free network: the encoder and a linear layer see one tile each, and only a classifier sees all nine (section 3.1).
+    """Context-free network: the encoder and a layer on its map see one tile each, and only a classifier sees all nine (section 3.1).
 
     A whole image goes through the encoder at once after training, as in the paper, whose network has no batch normalisation; so the
     encoder's keeps running statistics of whole images, not of tiles.
 
     Args:
-        encoder: maps tiles (9 B, C, P, P) to (9 B, encoder.width).
+        encoder: maps tiles (9 B, C, P, P) to (9 B, D, h, w), which it averages into the vector of a whole image.
         image_size: side of the images, in pixels, which decides P where tile_size does not.
         permutations: N, size of the set, 2 to 362,880; the paper compares 10 to 1,000 and takes 1,000.
         puzzles: K, permutations of each image in a step, at most N; tiles are encoded once for all of them; the paper shows 1.
         tile_size: P in pixels, 0 for what the paper's 64 pixels of 225 are of the image, but at least 16; crops are resized to fit.
-        feature_size: F, width of the layer on each tile, fc6; the paper's is 512.
+        feature_size: F, width of the layer on each tile's map (on its vector, if the encoder has no map), fc6; the paper's is 512.
         hidden_size: width of the layer on all nine, fc7; the paper's is 4096.
         smallest_crop: smallest area of a random crop, as a fraction of the image, above 0 to 1; the paper takes 225 of 256 pixels, 0.77.
         gray: probability that an image loses its colours, 0 to 1; the paper's is 0.3.
@@ -159,10 +161,11 @@ class Jigsaw(Method):
                 f"{feature_size=}"
             )
         self.encoder = encoder
-        self.tile = nn.Sequential(nn.Linear(encoder.width, feature_size), nn.ReLU(inplace=True))
+        side = tile_size or max(16, round(image_size * 64 / 225))
+        outputs = math.prod(map_shape(encoder, side) or (encoder.width,))
+        self.tile = nn.Sequential(nn.Flatten(), nn.Linear(outputs, feature_size), nn.ReLU(inplace=True))
         self.classifier = mlp(TILES * feature_size, hidden_size, permutations)
         self.register_buffer("permutations", permutation_set(permutations).clone())
-        side = tile_size or max(16, round(image_size * 64 / 225))
         layer = getattr(encoder, "normalize", None)
         given = (layer.mean, layer.std) if isinstance(layer, Normalize) else (None, None)
         self.views = Puzzles(image_size, side, permutations, puzzles, smallest_crop, gray, channel_shift, *given)
@@ -174,7 +177,7 @@ class Jigsaw(Method):
     def updates(self, views: Batch) -> Iterator[Update]:
         """One update, with "accuracy": the share of puzzles that are solved, 1/N by chance."""
         with statistics_kept(self.encoder):
-            each = self.encoder(pieces(views["tiles"], GRID).flatten(0, 2))
+            each = feature_map(self.encoder, pieces(views["tiles"], GRID).flatten(0, 2))
         learn_statistics(self.encoder, views["image"])
         features = self.tile(each).unflatten(0, (-1, TILES))  # (B, 9, F)
         # The network knows of a tile's place only here, so that ordering its features is ordering tiles.

@@ -11,6 +11,7 @@ Axes: B images in the batch, C channels, S side of an image, G patches in a row,
 image, N patches.
 """
 
+import math
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from selfsup.method import Batch, Encoder, Method, Recipe, Update
 from selfsup.models.batch_norm import learn_statistics, statistics_kept
+from selfsup.models.maps import feature_map, map_shape
 from selfsup.models.normalize import Normalize
 from selfsup.models.patch_grid import mosaic, pieces
 from selfsup.views.crops import clean
@@ -120,23 +122,24 @@ def pixelate(x: Float[Tensor, "N C P P"], generator: torch.Generator, share: flo
 
 
 class RelativePosition(Method):
-    """The encoder on each patch, and a classifier on pairs of encodings (figure 3, late fusion).
+    """The encoder and a layer on its map see each patch alone, and a classifier pairs of them (figure 3, late fusion).
 
     All patches of the grid are encoded once, and each takes part in up to eight pairs, as in the paper (section 3.1). Every pair of
     neighbours counts, in both orders, and all eight places count alike, though a grid has fewer diagonal neighbours. The paper's batch
-    normalisation without scale and shift is between the encoder and the classifier and in it.
+    normalisation without scale and shift is in the layers after the encoder.
 
     A whole image goes through the encoder at once after training, so the encoder's own batch normalisation keeps running statistics of
     whole images, not of patches.
 
     Args:
-        encoder: maps patches (N, C, P, P) to (N, W); fc6 of the paper.
+        encoder: maps patches (N, C, P, P) to (N, D, h, w), pool5 of the paper, which it averages into the vector of a whole image.
         image_size: side of the images, in pixels, which decides P where patch_size does not.
         grid: G, patches in a row, 2 or more.
         patch_size: P in pixels, 0 for what fits into the image, but at least 16; crops are resized to fit. The paper's is 96.
         gap: between neighbours, as a fraction of P, at least twice the jitter; the paper's is 48 of 96 pixels.
         jitter: most by which a patch is moved to any side, as a fraction of P; the paper's is 7 of 96 pixels.
-        hidden_size: width of the two hidden layers, fc7 and fc8; the paper's is 4096.
+        hidden_size: width of the layer on each patch's map (on its vector, if the encoder has no map), fc6, and of the classifier's hidden
+            layers, fc7 and fc8; the paper's is 4096.
         smallest_crop: smallest area of a random crop, as a fraction of the image, above 0 to 1; the paper takes the image.
         colour: against chromatic aberration, which tells places in photographs: drop replaces all channels of a patch but one by noise,
             projection removes green against magenta, keep does nothing; the paper has the first two.
@@ -169,9 +172,13 @@ class RelativePosition(Method):
         if grid < 2 or patch_size < 0 or jitter < 0:
             raise ValueError(f"expected a grid of at least 2, patch_size and jitter of at least 0, got {grid=}, {patch_size=}, {jitter=}")
         self.encoder, self.grid = encoder, grid
-        self.fc6 = nn.BatchNorm1d(encoder.width, affine=False)
+        side = patch_size or max(16, int(image_size / (grid + (grid - 1) * gap + 2 * jitter)))
+        outputs = math.prod(map_shape(encoder, side) or (encoder.width,))
+        self.fc6 = nn.Sequential(
+            nn.Flatten(), nn.Linear(outputs, hidden_size, bias=False), nn.BatchNorm1d(hidden_size, affine=False), nn.ReLU(inplace=True)
+        )
         # A linear layer on two vectors is the sum of one on each, and patches are fewer than pairs.
-        self.first, self.second = (nn.Linear(encoder.width, hidden_size, bias=False) for _ in range(2))
+        self.first, self.second = (nn.Linear(hidden_size, hidden_size, bias=False) for _ in range(2))
         self.classifier = nn.Sequential(
             nn.BatchNorm1d(hidden_size, affine=False),
             nn.ReLU(inplace=True),
@@ -183,7 +190,6 @@ class RelativePosition(Method):
         self.register_buffer("pairs", neighbours(grid), persistent=False)
         _, _, place = self.pairs
         self.register_buffer("weight", 1 / (len(PLACES) * place.bincount()[place]), persistent=False)
-        side = patch_size or max(16, int(image_size / (grid + (grid - 1) * gap + 2 * jitter)))
         layer = getattr(encoder, "normalize", None)
         mean = layer.mean if isinstance(layer, Normalize) else None
         self.views = GridOfPatches(image_size, grid, side, gap, jitter, smallest_crop, colour, pixelated, mean)
@@ -195,7 +201,7 @@ class RelativePosition(Method):
     def updates(self, views: Batch) -> Iterator[Update]:
         """One update, with "accuracy": the share of places that are recognised, a mean over the eight; 1/8 by chance."""
         with statistics_kept(self.encoder):
-            z = self.fc6(self.encoder(pieces(views["patches"], self.grid).flatten(0, 2)))
+            z = self.fc6(feature_map(self.encoder, pieces(views["patches"], self.grid).flatten(0, 2)))
         learn_statistics(self.encoder, views["image"])
         one, other = (layer(z).unflatten(0, (-1, self.grid**2)) for layer in (self.first, self.second))
         first, second, place = self.pairs

@@ -37,10 +37,12 @@ def downsampling(encoder: Encoder) -> int | None:
 @torch.no_grad()
 def map_shape(encoder: Encoder, image_size: int) -> tuple[int, int, int] | None:
     """D, h and w of the map of images of image_size x image_size pixels, None where there is none; leaves the encoder as it was."""
+    if not hasattr(encoder, "feature_map"):
+        return None
     probe = copy.deepcopy(encoder).eval()  # neither dropout nor running statistics may notice
     device = next((p.device for p in encoder.parameters()), None)
-    shape = feature_map(probe, torch.zeros(1, input_channels(encoder), image_size, image_size, device=device)).shape
-    return (shape[1], shape[2], shape[3]) if len(shape) == 4 else None
+    _, planes, h, w = feature_map(probe, torch.zeros(1, input_channels(encoder), image_size, image_size, device=device)).shape
+    return planes, h, w
 
 
 class PerPlace(nn.Module):
