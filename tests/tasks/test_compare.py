@@ -41,7 +41,7 @@ SHORT = ("--images", 160, "--seeds", 2)
 def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("contest") / "contest"
     done = subprocess.run(
-        command(photos, "--methods", "rotation,gan", *SHORT, "--out", out, "--json"), capture_output=True, text=True, check=True
+        command(photos, "--methods", "rotation,simsiam", *SHORT, "--out", out, "--json"), capture_output=True, text=True, check=True
     )
     assert json.loads(done.stdout) == json.loads((out / "result.json").read_text())
     return out
@@ -49,7 +49,7 @@ def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_method_gets_the_same_budget_and_is_scored_by_the_same_rules(finished: Path) -> None:
     rows = read_rows(finished)
-    assert [(row["method"], row["seed"]) for row in rows] == [("rotation", 0), ("gan", 0), ("rotation", 1), ("gan", 1)]
+    assert [(row["method"], row["seed"]) for row in rows] == [("rotation", 0), ("simsiam", 0), ("rotation", 1), ("simsiam", 1)]
     assert {row["state"] for row in rows} == {"finished"}
     assert {row["images"] for row in rows} == {160}
     for row in rows:
@@ -78,16 +78,16 @@ def test_a_finished_contest_is_not_run_again(finished: Path) -> None:
 
 def test_a_killed_contest_goes_on_where_it_was(photos: Path, finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "contest"
-    begin = [*command(photos, "--methods", "rotation,gan", *SHORT, "--out", out), "--quiet"]
+    begin = [*command(photos, "--methods", "rotation,simsiam", *SHORT, "--out", out), "--quiet"]
     with subprocess.Popen(begin, start_new_session=True, stdout=subprocess.DEVNULL) as process:
-        while len(read_rows(out)) < 1 or not (out / "runs/gan-0/metrics.jsonl").exists():
+        while len(read_rows(out)) < 1 or not (out / "runs/simsiam-0/metrics.jsonl").exists():
             assert process.poll() is None
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)  # alone: the training must notice by itself
     with (out / "results.jsonl").open("a") as file:
-        file.write('{"method": "gan", "se')  # as a kill while writing leaves it
+        file.write('{"method": "simsiam", "se')  # as a kill while writing leaves it
     deadline = time.monotonic() + 30
-    while any("runs/gan-0" in " ".join(line) for line in _commands()):
+    while any("runs/simsiam-0" in " ".join(line) for line in _commands()):
         assert time.monotonic() < deadline, "the training outlived its contest"
         time.sleep(0.05)
     subprocess.run([*command("--resume", out), "--quiet"], check=True, capture_output=True)
