@@ -122,6 +122,8 @@ class Jigsaw(Method):
     A whole image goes through the encoder at once after training, as in the paper, whose network has no batch normalisation; so the
     encoder's keeps running statistics of whole images, not of tiles.
 
+    Careful with small JPEGs, which are not made smaller: their blocks of 8 x 8 pixels tell places, and puzzles are solved by them.
+
     Args:
         encoder: maps tiles (9 B, C, P, P) to (9 B, D, h, w), which it averages into the vector of a whole image.
         image_size: side of the images, in pixels, which decides P where tile_size does not.
