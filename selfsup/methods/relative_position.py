@@ -131,8 +131,8 @@ class RelativePosition(Method):
     A whole image goes through the encoder at once after training, so the encoder's own batch normalisation keeps running statistics of
     whole images, not of patches.
 
-    Careful with JPEGs that are not resized: their blocks of 8 x 8 pixels tell places. All patches have the same blocks if they are a multiple
-    of 8 pixels apart and crops are whole: grid=2, patch_size=12, gap=0.334, jitter=0.167 and smallest_crop=1 for images of 32 pixels.
+    Careful with JPEGs that are not resized: their blocks of 8 x 8 pixels tell places. All patches have the same blocks if they are a
+    multiple of 8 pixels apart and crops are whole: grid=2, patch_size=12, gap=0.334, jitter=0.167, smallest_crop=1 for images of 32 pixels.
 
     Args:
         encoder: maps patches (N, C, P, P) to (N, D, h, w), pool5 of the paper, which it averages into the vector of a whole image.
