@@ -41,8 +41,8 @@ def map_shape(encoder: Encoder, image_size: int) -> tuple[int, int, int] | None:
         return None
     probe = copy.deepcopy(encoder).eval()  # neither dropout nor running statistics may notice
     device = next((p.device for p in encoder.parameters()), None)
-    _, planes, h, w = feature_map(probe, torch.zeros(1, input_channels(encoder), image_size, image_size, device=device)).shape
-    return planes, h, w
+    shape = feature_map(probe, torch.zeros(1, input_channels(encoder), image_size, image_size, device=device)).shape
+    return (shape[1], shape[2], shape[3]) if len(shape) == 4 else None  # a wrapper's may be its encoder's vector
 
 
 class PerPlace(nn.Module):
