@@ -138,3 +138,13 @@ def test_a_method_that_passes_the_encoder_by_is_told() -> None:
         micro.check()
     with pytest.raises(ValueError, match="at least 1 row, got 0"):
         MicroBatches(method, 0)
+
+
+@pytest.mark.parametrize("name", ["jigsaw", "relative_position"])
+def test_a_method_on_maps_of_tiles_is_told_though_whole_images_pass_the_encoder(name: str) -> None:
+    method = method_class(name)(build_encoder("small", channels=3, image_size=16), image_size=16)
+    micro = MicroBatches(method, 2)
+    views = method.views({"image": torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)}, torch.Generator().manual_seed(0))
+    method.loss(views)
+    with pytest.raises(ValueError, match="--micro-batch cannot serve"):
+        micro.check()
