@@ -71,14 +71,19 @@ def open_text(
         BadDataError: no text, or too much of it is unreadable.
         ValueError: arguments out of range, or data of a kind that is not text.
     """
-    if layout == "related":
-        return _open_related(data, tokenizer, length, vocabulary_size, min_count, lowercase, column, cache_dir)
-    corpus = open_corpus(data, column=column, split=documents)
     by_lines = layout == "lines"
-    if not isinstance(tokenizer, Tokenizer):
+
+    def learned(corpus: Corpus) -> Tokenizer:
+        if isinstance(tokenizer, Tokenizer):
+            return tokenizer
         if progress is not None:
             progress("vocabulary", 0, 1)
-        tokenizer = _tokenizer(corpus, str(tokenizer), vocabulary_size, min_count, lowercase, by_lines, cache_dir)
+        return _tokenizer(corpus, str(tokenizer), vocabulary_size, min_count, lowercase, by_lines, cache_dir)
+
+    if layout == "related":
+        return _open_related(data, learned, length, column)
+    corpus = open_corpus(data, column=column, split=documents)
+    tokenizer = learned(corpus)
     if progress is not None:
         progress("tokens", 0, 1)
     found = tokenise(corpus, tokenizer, by_lines=by_lines, cache_dir=cache_dir)
@@ -102,24 +107,13 @@ def open_text(
     return _items(store, tokenizer, rows, corpus.origin, corpus.fingerprint(), skipped, Excerpts(store, tokenizer, rows), None, ())
 
 
-def _open_related(
-    data: Any,
-    tokenizer: str | Path | Tokenizer,
-    length: int,
-    size: int,
-    min_count: int,
-    lowercase: bool | None,
-    column: str,
-    cache_dir: Path | None,
-) -> Items:
+def _open_related(data: Any, learned: Callable[[Corpus], Tokenizer], length: int, column: str) -> Items:
     """Items of two or three texts each; they are tokenised in memory."""
     rows, left_out = read_related(data, column)
     origin = str(Path(data).expanduser().resolve()) if isinstance(data, str | Path) else "list"
     flat = [text for row in rows for text in row]
     corpus = Corpus([], origin, texts=tuple(flat))
-    if not isinstance(tokenizer, Tokenizer):
-        tokenizer = _tokenizer(corpus, str(tokenizer), size, min_count, lowercase, False, cache_dir)
-    n = len(rows[0])
+    tokenizer, n = learned(corpus), len(rows[0])
     store, cut = _in_memory(flat, tokenizer, length, "related", n)
     store.tokens[store.tokens == tokenizer.start] = tokenizer.unknown  # type: ignore[index]  # whoever writes [CLS] begins no text
     said = {f"{cut:,} texts were cut to {length - 2} tokens": cut, f"{left_out:,} rows without all {n} texts were left out": left_out}
@@ -140,8 +134,7 @@ def _tokenizer(
         made = train_tokenizer(parts, known, vocabulary_size=size, lowercase=lowercase, min_count=min_count)
         made.save(folder / "tokenizer.json")
 
-    folded = kind == "wordpiece" if lowercase is None else lowercase
-    how = f"{kind}-{size}-{min_count}-{'lower' if folded else 'case'}-{'lines' if by_lines else 'sentences'}"
+    how = f"{kind}-{size}-{min_count}-lower{lowercase}-{'lines' if by_lines else 'sentences'}"
     key = f"{corpus.fingerprint()}-{corpus.split}-{how}-v3"
     return load_tokenizer(entry(cache_root(cache_dir), key, build))
 

@@ -12,7 +12,6 @@ Axes: B images in the batch, C channels, S side of an image, P of a tile, K puzz
 
 import functools
 import itertools
-import math
 from collections.abc import Iterator
 from typing import ClassVar
 
@@ -23,9 +22,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from selfsup.method import Batch, Encoder, Method, Recipe, Update
-from selfsup.models.batch_norm import learn_statistics, statistics_kept
+from selfsup.models.batch_norm import statistics_of
 from selfsup.models.heads import mlp
-from selfsup.models.maps import feature_map, map_shape
+from selfsup.models.maps import feature_map, map_values
 from selfsup.models.normalize import Normalize
 from selfsup.models.patch_grid import mosaic, pieces
 from selfsup.views import sampling
@@ -164,8 +163,7 @@ class Jigsaw(Method):
             )
         self.encoder = encoder
         side = tile_size or max(16, round(image_size * 64 / 225))
-        outputs = math.prod(map_shape(encoder, side) or (encoder.width,))
-        self.tile = nn.Sequential(nn.Flatten(), nn.Linear(outputs, feature_size), nn.ReLU(inplace=True))
+        self.tile = nn.Sequential(nn.Flatten(), nn.Linear(map_values(encoder, side), feature_size), nn.ReLU(inplace=True))
         self.classifier = mlp(TILES * feature_size, hidden_size, permutations)
         self.register_buffer("permutations", permutation_set(permutations).clone())
         layer = getattr(encoder, "normalize", None)
@@ -178,9 +176,8 @@ class Jigsaw(Method):
 
     def updates(self, views: Batch) -> Iterator[Update]:
         """One update, with "accuracy": the share of puzzles that are solved, 1/N by chance."""
-        with statistics_kept(self.encoder):
+        with statistics_of(self.encoder, views["image"]):
             each = feature_map(self.encoder, pieces(views["tiles"], GRID).flatten(0, 2))
-        learn_statistics(self.encoder, views["image"])
         features = self.tile(each).unflatten(0, (-1, TILES))  # (B, 9, F)
         # The network knows of a tile's place only here, so that ordering its features is ordering tiles.
         order = self.permutations[views["puzzles"]]  # (B, K, 9)

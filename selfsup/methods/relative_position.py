@@ -7,11 +7,9 @@ Hidden     where the second patch of a pair lies around the first.
 Shown      pairs of neighbours in a grid of patches with gaps between, each moved a little, altered and encoded alone (section 3.1).
 Predicted  which of the eight places around the first it is: softmax over the eight.
 
-Axes: B images in the batch, C channels, S side of an image, G patches in a row, P side of a patch, W width of an encoding, n pairs of an
-image, N patches.
+Axes: B images in the batch, C channels, S side of an image, G patches in a row, P side of a patch, n pairs of an image, N patches.
 """
 
-import math
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 
@@ -21,8 +19,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from selfsup.method import Batch, Encoder, Method, Recipe, Update
-from selfsup.models.batch_norm import learn_statistics, statistics_kept
-from selfsup.models.maps import feature_map, map_shape
+from selfsup.models.batch_norm import statistics_of
+from selfsup.models.maps import feature_map, map_values
 from selfsup.models.normalize import Normalize
 from selfsup.models.patch_grid import mosaic, pieces
 from selfsup.views.crops import clean
@@ -176,9 +174,11 @@ class RelativePosition(Method):
             raise ValueError(f"expected a grid of at least 2, patch_size and jitter of at least 0, got {grid=}, {patch_size=}, {jitter=}")
         self.encoder, self.grid = encoder, grid
         side = patch_size or max(16, int(image_size / (grid + (grid - 1) * gap + 2 * jitter)))
-        outputs = math.prod(map_shape(encoder, side) or (encoder.width,))
         self.fc6 = nn.Sequential(
-            nn.Flatten(), nn.Linear(outputs, hidden_size, bias=False), nn.BatchNorm1d(hidden_size, affine=False), nn.ReLU(inplace=True)
+            nn.Flatten(),
+            nn.Linear(map_values(encoder, side), hidden_size, bias=False),
+            nn.BatchNorm1d(hidden_size, affine=False),
+            nn.ReLU(inplace=True),
         )
         # A linear layer on two vectors is the sum of one on each, and patches are fewer than pairs.
         self.first, self.second = (nn.Linear(hidden_size, hidden_size, bias=False) for _ in range(2))
@@ -203,9 +203,8 @@ class RelativePosition(Method):
 
     def updates(self, views: Batch) -> Iterator[Update]:
         """One update, with "accuracy": the share of places that are recognised, a mean over the eight; 1/8 by chance."""
-        with statistics_kept(self.encoder):
+        with statistics_of(self.encoder, views["image"]):
             z = self.fc6(feature_map(self.encoder, pieces(views["patches"], self.grid).flatten(0, 2)))
-        learn_statistics(self.encoder, views["image"])
         one, other = (layer(z).unflatten(0, (-1, self.grid**2)) for layer in (self.first, self.second))
         first, second, place = self.pairs
         logits = self.classifier((one[:, first] + other[:, second]).flatten(0, 1)).float()

@@ -55,8 +55,11 @@ def synchronise(module: nn.Module) -> None:
 
 
 @contextmanager
-def statistics_kept(network: nn.Module) -> Iterator[None]:
-    """In training, batches are normalised by themselves as ever, but the running statistics stay as they are."""
+def statistics_of(network: nn.Module, x: Tensor) -> Iterator[None]:
+    """For a network that learns from something else than it is to see afterwards, `x`.
+
+    In training, batches within are normalised by themselves as ever, but leave the running statistics as they are; those follow `x`.
+    """
     norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     for norm in norms:
         norm.track_running_stats = False
@@ -65,10 +68,6 @@ def statistics_kept(network: nn.Module) -> Iterator[None]:
     finally:
         for norm in norms:
             norm.track_running_stats = True
-
-
-@torch.no_grad()
-def learn_statistics(network: nn.Module, x: Tensor) -> None:
-    """In training, bring the running statistics towards those of `x`, for a network that is to see something else than it learns from."""
-    if network.training and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules()):
-        network(x)
+    if norms and network.training:
+        with torch.no_grad():
+            network(x)

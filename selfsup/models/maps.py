@@ -4,6 +4,7 @@ Axes: B images, C channels, D planes of a map, h and w its sides, S side of an i
 """
 
 import copy
+import math
 from typing import Protocol, cast
 
 import torch
@@ -43,6 +44,11 @@ def map_shape(encoder: Encoder, image_size: int) -> tuple[int, int, int] | None:
     device = next((p.device for p in encoder.parameters()), None)
     shape = feature_map(probe, torch.zeros(1, input_channels(encoder), image_size, image_size, device=device)).shape
     return (shape[1], shape[2], shape[3]) if len(shape) == 4 else None  # a wrapper's may be its encoder's vector
+
+
+def map_values(encoder: Encoder, image_size: int) -> int:
+    """How many numbers `feature_map` gives of an image of image_size x image_size pixels."""
+    return math.prod(map_shape(encoder, image_size) or (encoder.width,))
 
 
 class PerPlace(nn.Module):
