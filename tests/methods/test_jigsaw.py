@@ -2,6 +2,7 @@
 
 import math
 from itertools import combinations, permutations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,6 +31,12 @@ def jigsaw(**options: float) -> Jigsaw:
     torch.manual_seed(1)
     given = {"permutations": 10, "puzzles": 2, "tile_size": 4, "feature_size": 6, "hidden_size": 16} | options
     return Jigsaw(TinyEncoder(), image_size=16, **given)
+
+
+def cut(x: dict[str, torch.Tensor], **options: Any) -> dict[str, torch.Tensor]:
+    given = {"image_size": 8, "grid": 3, "tile_size": 4, "jitter": 11 / 64, "permutations": 10, "puzzles": 2, "smallest_crop": 0.5}
+    given |= {"gray": 0.0, "channel_shift": 0, "normalise": True} | options
+    return Puzzles(**given)(x, torch.Generator().manual_seed(0))
 
 
 def raw(batch: int, channels: int = 3, height: int = 16, width: int = 16) -> dict[str, torch.Tensor]:
@@ -122,14 +129,14 @@ def test_tiles_say_nothing_by_their_mean_and_contrast() -> None:
 
 def test_each_tile_is_normalised_alone_to_the_mean_and_deviation_of_the_data() -> None:
     mean, std = torch.tensor([0.2, 0.5, 0.6]), torch.tensor([0.1, 0.2, 0.3])
-    views = Puzzles(8, 4, 10, 2, 0.5, 0.0, 0, mean, std)(raw(20), torch.Generator().manual_seed(0))
+    views = cut(raw(20), mean=mean, std=std)
     tiles = pieces(views["tiles"], 3)
     torch.testing.assert_close(tiles.mean(dim=(4, 5)), mean.expand(20, 3, 3, 3), rtol=0.0, atol=1e-4)
     torch.testing.assert_close(tiles.std(dim=(4, 5), correction=0), std.expand(20, 3, 3, 3), rtol=0.01, atol=0.0)
 
 
 def test_puzzles_of_an_image_are_different_and_all_equally_likely() -> None:
-    views = Puzzles(8, 4, 10, 3, 0.5, 0.0, 0)(raw(4000), torch.Generator().manual_seed(0))
+    views = cut(raw(4000), puzzles=3)
     assert views["puzzles"].shape == (4000, 3)
     assert all(len(set(row)) == 3 for row in views["puzzles"].tolist())
     torch.testing.assert_close(views["puzzles"].flatten().bincount() / 12000, torch.full((10,), 0.1), rtol=0.0, atol=0.012)
@@ -137,12 +144,35 @@ def test_puzzles_of_an_image_are_different_and_all_equally_likely() -> None:
 
 def test_colours_go_and_channels_move_as_often_and_as_far_as_said() -> None:
     def gray_share(gray: float, channel_shift: int) -> float:
-        tiles = pieces(Puzzles(8, 4, 10, 1, 0.5, gray, channel_shift)(raw(400), torch.Generator().manual_seed(0))["tiles"], 3)
+        tiles = pieces(cut(raw(400), gray=gray, channel_shift=channel_shift)["tiles"], 3)
         return float((tiles - tiles[:, :, :, :1]).abs().flatten(1).amax(dim=1).lt(1e-4).float().mean())
 
     assert gray_share(0.3, 0) == pytest.approx(0.3, abs=0.06)
     assert gray_share(1.0, 0) == 1.0
     assert gray_share(1.0, 2) == 0.0  # a shift parts the channels of a gray image, as it does in the paper's
+
+
+def test_four_tiles_of_an_image_as_it_is() -> None:
+    """As the method's text has it for small JPEGs: no pixel is made up, and a tile lies in its own quarter."""
+    x = raw(50, height=32, width=32)
+    image = x["image"].float() / 255
+    views = cut(x, image_size=32, grid=2, tile_size=12, jitter=0.334, permutations=24, puzzles=24, smallest_crop=1.0, normalise=False)
+    tiles = pieces(views["tiles"], 2)
+    for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        quarter = image[:, :, 16 * row : 16 * row + 16, 16 * column : 16 * column + 16]
+        mirrored = image.flip(3)[:, :, 16 * row : 16 * row + 16, 16 * column : 16 * column + 16]
+        windows = torch.cat([whole.unfold(2, 12, 1).unfold(3, 12, 1).flatten(2, 3) for whole in (quarter, mirrored)], dim=2)
+        assert ((windows - tiles[:, row, column, :, None]).abs().amax(dim=(1, 3, 4)).amin(dim=1) < 1e-6).all()
+    assert views["puzzles"].sort(dim=1).values.equal(torch.arange(24).expand(50, 24))
+    assert sorted(permutation_set(24, 4).tolist()) == sorted(map(list, permutations(range(4))))
+
+
+def test_four_tiles_make_puzzles_of_four() -> None:
+    method = jigsaw(grid=2, permutations=24)
+    [update] = method.updates(method.views(raw(6), torch.Generator().manual_seed(0)))
+    update.loss.backward()
+    assert method.classifier[0].weight.grad.shape == (16, 4 * 6)
+    assert method.classifier[-1].weight.grad.shape == (24, 16)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 6])
@@ -177,11 +207,15 @@ def test_it_solves_puzzles_of_new_images() -> None:
 
 
 def test_mistakes_are_named() -> None:
-    with pytest.raises(ValueError, match="nine tiles have 2 to 362880 permutations, got permutations=1"):
+    with pytest.raises(ValueError, match="9 tiles have 2 to 362880 permutations, got permutations=1"):
         jigsaw(permutations=1, puzzles=1)
     with pytest.raises(ValueError, match="expected 1 to 10 puzzles of an image, as many as there are permutations, got 11"):
         jigsaw(puzzles=11)
-    with pytest.raises(ValueError, match="tile_size=-1, channel_shift=1, feature_size=6"):
+    with pytest.raises(ValueError, match="4 tiles have 2 to 24 permutations, got permutations=25"):
+        jigsaw(grid=2, permutations=25)
+    with pytest.raises(ValueError, match="grid of 2 or 3 tiles in a row, whose permutations can be counted, got 4"):
+        jigsaw(grid=4)
+    with pytest.raises(ValueError, match=r"tile_size=-1, jitter=0\.171875, channel_shift=1, feature_size=6"):
         jigsaw(tile_size=-1)
     with pytest.raises(ValueError, match="smallest <= largest"):
         jigsaw(smallest_crop=0.0)
