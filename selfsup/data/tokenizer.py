@@ -54,6 +54,7 @@ class Tokenizer:
         self.document = document
         self._inner.no_padding()
         self._inner.no_truncation()
+        self._inner.encode_special_tokens = True  # "[SEP]" in somebody's text is text
         vocabulary: dict[str, int] = self._inner.get_vocab(with_added_tokens=True)
         self.size: int = max(vocabulary.values(), default=-1) + 1  # where a text has a special token's name as a word, a number is unused
 
@@ -88,8 +89,8 @@ class Tokenizer:
         return hashlib.blake2b(self.document.encode(), digest_size=16).hexdigest()
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Token numbers of each text, int64, without special tokens."""
-        return [np.array(found.ids, np.int64) for found in self._inner.encode_batch_fast(list(texts), add_special_tokens=False)]
+        """Token numbers of each text, int64, without special tokens but the unknown one, even where a text has the name of one."""
+        return [self._of_text(found) for found in self._inner.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def encode_words(self, words: Sequence[str]) -> list[np.ndarray]:
         """Token numbers of each word of a sentence that is cut into words already; every word gets one at least."""
@@ -98,7 +99,13 @@ class Tokenizer:
     def encode_with_offsets(self, text: str) -> tuple[np.ndarray, np.ndarray]:
         """Token numbers (n,) and, for each, the characters of the text that it stands for: (n, 2), from and to."""
         found = self._inner.encode(text, add_special_tokens=False)
-        return np.array(found.ids, np.int64), np.array(found.offsets, np.int64).reshape(-1, 2)
+        return self._of_text(found), np.array(found.offsets, np.int64).reshape(-1, 2)
+
+    def _of_text(self, found: Any) -> np.ndarray:
+        ids = np.array(found.ids, np.int64)
+        if self.unknown >= 0:
+            ids[self.special[ids]] = self.unknown  # a vocabulary of words finds special tokens by their names
+        return ids
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """The text of token numbers; special tokens are left out."""

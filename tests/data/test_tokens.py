@@ -88,6 +88,20 @@ def test_case_is_folded_where_it_is_asked_for(kind: Kind, lowercase: bool | None
     assert t.unknown not in [*upper, *lower]
 
 
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe", "character", "word"])
+def test_names_of_special_tokens_in_a_text_are_text(kind: Kind, tmp_path: Path) -> None:
+    t = train_tokenizer([*CORPUS, "[] S E P M A K [ SEP ] MASK"], kind, vocabulary_size=400, min_count=1)
+    t.save(tmp_path / "tokenizer.json")
+    for tokenizer in (t, load_tokenizer(tmp_path)):
+        text = "sun [SEP] moon [MASK][PAD]"
+        offset_ids, offsets = tokenizer.encode_with_offsets(text)
+        for ids in (tokenizer.encode([text])[0], offset_ids):
+            assert not {t.pad, t.start, t.end, t.mask} & set(ids.tolist()), tokenizer.tokens(ids)
+        assert offsets[-1, 1] == len(text)
+        if kind == "bpe":
+            assert tokenizer.decode(offset_ids) == text
+
+
 def test_tokens_that_go_on_with_a_word_are_known(pieces: Tokenizer) -> None:
     ids = pieces.encode(["risen lighter zzz"])[0]
     tokens = pieces.tokens(ids)
