@@ -129,9 +129,13 @@ class StackedDenoising(Method):
         layers = len(self.decoders)
         self.layer.fill_(min(int(progress * layers), layers - 1))
 
+    def embed(self, x: Float[Tensor, "B *shape"]) -> Float[Tensor, "B Z"]:
+        """What the layers make of clean inputs whose turn is or was; those above are as they began, and give all inputs nearly the same."""
+        return self.encoder.below(int(self.layer) + 1, x)
+
     def code(self, x: Float[Tensor, "B *shape"]) -> Float[Tensor, "B Z"]:
         """What the highest layer makes of inputs."""
-        return self.embed(x)
+        return self.encoder(x)
 
     def decode(self, z: Float[Tensor, "B Z"]) -> Float[Tensor, "B *shape"]:
         """Down through all decoders, in the units of the data."""

@@ -70,6 +70,16 @@ def test_every_layer_has_an_equal_share_of_the_run() -> None:
     assert "layer" in method.state_dict()  # a run that goes on knows whose turn it is
 
 
+def test_embeddings_are_of_the_layers_that_have_learned() -> None:
+    """What monitors watch: layers that are as they began give all inputs nearly the same, and that is no collapse."""
+    method = of_images()
+    x = images()["image"].float() / 255
+    for k in range(3):
+        method.layer.fill_(k)
+        torch.testing.assert_close(method.embed(x), method.encoder.below(k + 1, x), rtol=0.0, atol=0.0)
+        torch.testing.assert_close(method.code(x), method.encoder(x), rtol=0.0, atol=0.0)
+
+
 @pytest.mark.parametrize("corruption", ["masking", "gaussian", "salt_and_pepper"])
 def test_a_layer_denoises_the_clean_output_of_the_one_below(corruption: str) -> None:
     """Section 3.4, by hand for the second layer: cross entropy of s(W' y + b') with f_1 of the clean input."""
