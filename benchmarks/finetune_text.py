@@ -30,10 +30,10 @@ from selfsup.engine.log import Progress
 from selfsup.evaluation.few_label import t_quantile
 from selfsup.tasks.encoder import TrainedEncoder
 from selfsup.tasks.finetune_settings import DECAY
-from selfsup.tasks.finetune_text import Budget, TextWork
 from selfsup.tasks.plan import choose_device
 from selfsup.tasks.text_tasks import TextTask, task_for
 from selfsup.tasks.text_training import TextNetwork, outputs_of
+from selfsup.tasks.text_work import Budget, TextWork
 
 TASKS = {"sst2": ("SST-2", "accuracy"), "upos": ("UPOS tags", "accuracy"), "xquad": ("XQuAD, English", "f1")}
 STARTS = {"pretrained": "#0072b2", "random": "#d55e00"}

@@ -30,7 +30,7 @@ _HOMES = {
     "perplexity": "selfsup.tasks.language",
     "in_context": "selfsup.tasks.in_context",
     "export": "selfsup.tasks.export",
-    "import_encoder": "selfsup.tasks.export",
+    "import_encoder": "selfsup.tasks.import_encoder",
     "SSLTransformer": "selfsup.tasks.sklearn",
 }
 __all__ = list(_HOMES)

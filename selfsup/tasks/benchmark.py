@@ -16,9 +16,9 @@ from selfsup.evaluation import text_scores
 from selfsup.evaluation.few_label import interval
 from selfsup.tasks.encoder import TrainedEncoder, load, network_of
 from selfsup.tasks.finetune_settings import DECAY, How, check_settings
-from selfsup.tasks.finetune_text import Budget, TextWork, Tuned, drawn
 from selfsup.tasks.plan import choose_device
 from selfsup.tasks.text_tasks import Said, only_labelled, task_for
+from selfsup.tasks.text_work import Budget, TextWork, Tuned, drawn
 
 
 def benchmark(

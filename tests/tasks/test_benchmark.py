@@ -16,8 +16,8 @@ from selfsup.models import build_encoder
 from selfsup.tasks import benchmark as module
 from selfsup.tasks.benchmark import as_table, benchmark, measured, scored
 from selfsup.tasks.encoder import TrainedEncoder, save_encoder
-from selfsup.tasks.finetune_text import Tuned
 from selfsup.tasks.text_tasks import Said
+from selfsup.tasks.text_work import Tuned
 
 spec = importlib.util.spec_from_file_location("glue_files", Path(__file__).parents[1] / "data/test_glue.py")
 assert spec is not None

@@ -14,7 +14,7 @@ from selfsup.data.tokenizer import train_tokenizer
 from selfsup.models import build_encoder
 from selfsup.models.hugging_face import NEXT_HEAD, our_shape, pairs, their_config, to_ours, to_theirs
 from selfsup.models.text import TextTransformer
-from selfsup.tasks.export import read_tensors
+from selfsup.tasks.import_encoder import read_tensors
 from selfsup.tasks.trained import load_method
 
 TEXTS = [f"the {a} cat saw {b} dogs and a {c}" for a in ("old", "new") for b in ("two", "three") for c in ("bird", "fish", "tree")]

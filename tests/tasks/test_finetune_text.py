@@ -15,14 +15,14 @@ from selfsup.data.labelled import Labelled, open_labelled
 from selfsup.data.tokenizer import train_tokenizer
 from selfsup.evaluation.few_label import interval, wilson
 from selfsup.models import build_encoder
-from selfsup.tasks import finetune_text as module
+from selfsup.tasks import text_work as module
 from selfsup.tasks.classifier import TrainedClassifier, predict
 from selfsup.tasks.encoder import TrainedEncoder, load
 from selfsup.tasks.finetune import as_table, finetune
-from selfsup.tasks.finetune_text import GRID, Budget, drawn, held_out_examples
 from selfsup.tasks.text_model import TrainedText
 from selfsup.tasks.text_tasks import task_for
 from selfsup.tasks.text_training import TextNetwork
+from selfsup.tasks.text_work import GRID, Budget, drawn, held_out_examples
 from selfsup.tasks.verify import verify
 
 GOOD, BAD, PLAIN = ["fine", "great", "lovely"], ["poor", "awful", "dull"], ["the", "film", "was", "a", "night", "story", "and", "so"]
