@@ -45,8 +45,7 @@ class Puzzles:
     Args:
         image_size: S in pixels.
         grid: G.
-        tile_size: P in pixels.
-        jitter: each tile lies anywhere in a cell that is wider than it by this fraction of P.
+        tile_size: P in pixels; as in the paper each lies anywhere in a cell of 75/64 of that.
         permutations: N.
         puzzles: K.
         smallest_crop: smallest area of the image's crop, as a fraction of it.
@@ -61,7 +60,6 @@ class Puzzles:
         image_size: int,
         grid: int,
         tile_size: int,
-        jitter: float,
         permutations: int,
         puzzles: int,
         smallest_crop: float,
@@ -71,7 +69,7 @@ class Puzzles:
         mean: Tensor | None = None,
         std: Tensor | None = None,
     ) -> None:
-        play = round(tile_size * jitter)
+        play = round(tile_size * 11 / 64)
         self.cells = Tiles(grid, tile_size, tile_size + play, play)
         self.image = Look(self.cells.canvas, scale=(smallest_crop, 1.0), gray=gray)
         self.image_size, self.permutations, self.puzzles = image_size, permutations, puzzles
@@ -131,17 +129,16 @@ class Jigsaw(Method):
     encoder's keeps running statistics of whole images, not of tiles.
 
     Careful with JPEGs that are not resized: their blocks of 8 x 8 pixels tell places. All tiles have the same blocks if their cells are a
-    multiple of 8 pixels wide and crops are whole. For images of 32 pixels: grid=2, permutations=24, tile_size=12, jitter=0.334,
-    smallest_crop=1, normalise=False, gray=0, channel_shift=0, for against such tiles those three cost more than they help.
+    multiple of 8 pixels wide and crops are whole. For images of 32 pixels: grid=2, permutations=24, tile_size=14, smallest_crop=1, and
+    gray=0, channel_shift=0, normalise=False, as small tiles have little to tell without their colours.
 
     Args:
-        encoder: maps tiles (G G B, C, P, P) to (9 B, D, h, w), which it averages into the vector of a whole image.
+        encoder: maps tiles (G G B, C, P, P) to (G G B, D, h, w), which it averages into the vector of a whole image.
         image_size: side of the images, in pixels, which decides P where tile_size does not.
         grid: G, tiles in a row, 2 or 3; the paper's is 3.
         permutations: N, size of the set, 2 to 24 for grid 2 and to 362,880 for grid 3; the paper compares 10 to 1,000 and takes 1,000.
         puzzles: K, permutations of each image in a step, at most N; tiles are encoded once for all of them; the paper shows 1.
         tile_size: P in pixels, 0 for what the paper's 64 pixels of 225 are of the image, but at least 16; crops are resized to fit.
-        jitter: how much wider than a tile the cell is in which it lies anywhere, as a fraction of P, 0 or more; the paper's is 11/64.
         feature_size: F, width of the layer on each tile's map (on its vector, if the encoder has no map), fc6; the paper's is 512.
         hidden_size: width of the layer on all tiles, fc7; the paper's is 4096.
         smallest_crop: smallest area of a random crop, as a fraction of the image, above 0 to 1; the paper takes 225 of 256 pixels, 0.77.
@@ -162,7 +159,6 @@ class Jigsaw(Method):
         permutations: int = 100,
         puzzles: int = 4,
         tile_size: int = 0,
-        jitter: float = 11 / 64,
         feature_size: int = 128,
         hidden_size: int = 512,
         smallest_crop: float = 0.5,
@@ -175,10 +171,10 @@ class Jigsaw(Method):
             raise ValueError(f"expected 1 to {permutations} puzzles of an image, as many as there are permutations, got {puzzles}")
         if grid not in (2, 3):
             raise ValueError(f"expected a grid of 2 or 3 tiles in a row, whose permutations can be counted, got {grid}")
-        if min(tile_size, jitter, channel_shift) < 0 or feature_size < 1:
+        if tile_size < 0 or channel_shift < 0 or feature_size < 1:
             raise ValueError(
-                f"expected tile_size, jitter and channel_shift of at least 0 and a positive feature_size, got {tile_size=}, {jitter=}, "
-                f"{channel_shift=}, {feature_size=}"
+                f"expected tile_size and channel_shift of at least 0 and a positive feature_size, got {tile_size=}, {channel_shift=}, "
+                f"{feature_size=}"
             )
         self.encoder, self.grid = encoder, grid
         side = tile_size or max(16, round(image_size * 64 / 225))
@@ -187,7 +183,7 @@ class Jigsaw(Method):
         self.register_buffer("permutations", permutation_set(permutations, grid**2).clone())
         layer = getattr(encoder, "normalize", None)
         given = (layer.mean, layer.std) if isinstance(layer, Normalize) else (None, None)
-        self.views = Puzzles(image_size, grid, side, jitter, permutations, puzzles, smallest_crop, gray, channel_shift, normalise, *given)
+        self.views = Puzzles(image_size, grid, side, permutations, puzzles, smallest_crop, gray, channel_shift, normalise, *given)
 
     def loss(self, views: Batch) -> Tensor:
         """Mean cross entropy over images and puzzles, in nats; log N by chance."""
