@@ -8,7 +8,6 @@ Axes: n images, C channels, H and W of an image, h and w of its map of codes, K 
 
 import hashlib
 import io
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -25,7 +24,7 @@ from selfsup.engine.checkpoint import DamagedError
 from selfsup.engine.state import unique_state
 from selfsup.method import Method
 from selfsup.models.pixelcnn import ExactPixelCNN, PixelCNN
-from selfsup.tasks import codecs, rans, ssc
+from selfsup.tasks import code_blocks, codecs, ssc
 from selfsup.tasks.file_names import file_names
 from selfsup.tasks.trained import TrainedMethod, load_method
 from selfsup.views.crops import clean
@@ -35,12 +34,6 @@ LARGEST_SIDE = 1 << 15
 
 READ_PIXELS = 1 << 22
 """Of the canvases that are read at a time."""
-
-BLOCK_IMAGES, BLOCK_POSITIONS = 1024, 1 << 18
-"""Of one block, unless a single image has more."""
-
-TABLE_NUMBERS = 1 << 22
-"""Probabilities of the prior that are in memory at a time."""
 
 BESIDE_IMAGES, BESIDE_PIXELS = 500, 1 << 23
 """Of the sample that JPEG and WebP are tried on."""
@@ -91,9 +84,9 @@ def compress(
             maps.append(codes)
     different = sorted({tuple(shape) for shape in shapes})
     numbers = {shape: number for number, shape in enumerate(different)}
-    parts = _blocks(maps)
-    table = [] if prior else _table(maps, method.codebook_size)
-    blocks = [_encode([maps[i] for i in part], table, method.codebook_size, exact) for part in parts]
+    parts = code_blocks.blocks(maps)
+    table = [] if prior else code_blocks.table(maps, method.codebook_size)
+    blocks = [code_blocks.encode([maps[i] for i in part], table, method.codebook_size, exact) for part in parts]
     header = ssc.Header(
         run=fingerprint(method),
         codes=method.codebook_size,
@@ -152,7 +145,7 @@ def decompress(run: str | Path, file: str | Path, *, out: str | Path | None = No
     for number, block in enumerate(blocks, start=1):
         shapes = [header.shape(i) for i in range(len(images), len(images) + header.blocks[number - 1])]
         try:
-            maps = _decode(block, [tuple(shape[2:]) for shape in shapes], header, exact)
+            maps = code_blocks.decode(block, [tuple(shape[2:]) for shape in shapes], header, exact)
         except DamagedError as error:
             raise DamagedError(f"{file}: block {number} cannot be decoded: {error}") from None
         images += _images(method, maps, [(shape[0], shape[1]) for shape in shapes])
@@ -214,7 +207,7 @@ def _sample(items: Items) -> np.ndarray:
 
 def _read(trained: TrainedMethod, items: Items) -> Iterator[list[np.ndarray]]:
     """Images (H, W, C) uint8 in order, some at a time."""
-    step = max(1, min(BLOCK_IMAGES, READ_PIXELS // (items.shape[1] * items.shape[2])))
+    step = max(1, min(code_blocks.BLOCK_IMAGES, READ_PIXELS // (items.shape[1] * items.shape[2])))
     for first in range(0, len(items), step):
         batch = items.batch(np.arange(first, min(first + step, len(items))))
         if not _any_size(trained.method):
@@ -228,7 +221,7 @@ def _read(trained: TrainedMethod, items: Items) -> Iterator[list[np.ndarray]]:
 def _quantised(method: Any, images: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Each image with its codes (h, w), and what they are decoded to; images of one shape go together."""
     codes: list[np.ndarray] = [np.empty(0)] * len(images)
-    for rows in _alike([image.shape for image in images]):
+    for rows in code_blocks.alike([image.shape for image in images]):
         x = torch.from_numpy(np.stack([images[i] for i in rows])).permute(0, 3, 1, 2).contiguous().float().div_(255)
         found = method.quantise(x).numpy()
         for i, one in zip(rows, found, strict=True):
@@ -239,7 +232,7 @@ def _quantised(method: Any, images: list[np.ndarray]) -> list[tuple[np.ndarray, 
 def _images(method: Any, maps: list[np.ndarray], sizes: list[tuple[int, ...]]) -> list[np.ndarray]:
     """(h, w) codes -> (H, W, C) uint8."""
     images: list[np.ndarray] = [np.empty(0)] * len(maps)
-    for rows in _alike(sizes):
+    for rows in code_blocks.alike(sizes):
         codes = torch.from_numpy(np.stack([maps[i] for i in rows]))
         height, width = sizes[rows[0]]
         decoded = method.from_codes(codes, (height, width)) if _any_size(method) else method.from_codes(codes)
@@ -251,92 +244,6 @@ def _images(method: Any, maps: list[np.ndarray], sizes: list[tuple[int, ...]]) -
 def _pixels(images: Tensor) -> np.ndarray:
     """(n, C, H, W) in [0, 1] -> (n, H, W, C) uint8."""
     return images.mul(255).round_().byte().permute(0, 2, 3, 1).contiguous().numpy()
-
-
-def _alike(shapes: list[tuple[int, ...]]) -> list[list[int]]:
-    """Numbers of the items of each shape."""
-    rows: dict[tuple[int, ...], list[int]] = {}
-    for i, shape in enumerate(shapes):
-        rows.setdefault(tuple(shape), []).append(i)
-    return list(rows.values())
-
-
-def _blocks(maps: list[np.ndarray]) -> list[range]:
-    """Which images go into each block."""
-    parts, first, positions = [], 0, 0
-    for i, codes in enumerate(maps):
-        if i > first and (i - first == BLOCK_IMAGES or positions + codes.size > BLOCK_POSITIONS):
-            parts.append(range(first, i))
-            first, positions = i, 0
-        positions += codes.size
-    return [*parts, range(first, len(maps))]
-
-
-def _table(maps: list[np.ndarray], codebook_size: int) -> list[int]:
-    """Frequencies of all codes in this set, or none where they would cost more than they save."""
-    counts = sum((np.bincount(codes.ravel(), minlength=codebook_size) for codes in maps), np.zeros(codebook_size, np.int64))
-    shares = rans.frequencies_of_counts(counts)
-    used = counts > 0
-    saved = float((counts[used] * np.log2(shares[used] * codebook_size / 2**rans.BITS)).sum()) / 8
-    cost = len(zlib.compress(shares.astype("<u2").tobytes(), 9))
-    return shares.tolist() if saved > cost else []
-
-
-def _encode(maps: list[np.ndarray], table: list[int], codebook_size: int, exact: ExactPixelCNN | None) -> bytes:
-    """One block: a checksum of the codes, then the codes. With the prior, images of one shape go through their positions together."""
-    codes = np.concatenate([codes.ravel() for codes in maps])
-    if exact is None:
-        shares = _shares(table, codebook_size)
-        starts, frequencies = (np.cumsum(shares) - shares)[codes], shares[codes]
-    else:
-        found = [_expected(np.stack([maps[i] for i in rows]), exact) for rows in _alike([codes.shape for codes in maps])]
-        starts, frequencies = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return _codes_digest(codes) + rans.encode(starts, frequencies, rans.lanes_for(len(codes)))
-
-
-def _decode(block: bytes, sizes: list[tuple[int, ...]], header: ssc.Header, exact: ExactPixelCNN | None) -> list[np.ndarray]:
-    lengths = [height * width for height, width in sizes]
-    decoder = rans.Decoder(block[4:], rans.lanes_for(sum(lengths)))
-    if exact is None:
-        codes = decoder.take(sum(lengths), rans.find_in_one_table(_shares(header.table, header.codes)))
-        maps = [part.reshape(size) for part, size in zip(np.split(codes, np.cumsum(lengths)[:-1]), sizes, strict=True)]
-    else:
-        maps = [np.empty(0, np.int64)] * len(sizes)
-        for rows in _alike(sizes):
-            written = torch.zeros(len(rows), *sizes[rows[0]], dtype=torch.int64)
-            for i, j, logits in exact.walk(written):
-                find = rans.find_in_rows(rans.frequencies_of_logits(logits.numpy()))
-                written[:, i, j] = torch.from_numpy(decoder.take(len(rows), find))
-            for i, codes in zip(rows, written.numpy(), strict=True):
-                maps[i] = codes
-    decoder.check()
-    if _codes_digest(np.concatenate([codes.ravel() for codes in maps])) != block[:4]:
-        raise DamagedError("its codes are not those that were written; the prior computes otherwise here than where it was written")
-    return maps
-
-
-def _shares(table: list[int], codebook_size: int) -> np.ndarray:
-    return np.array(table) if table else rans.frequencies_of_counts(np.ones(codebook_size, np.int64))
-
-
-def _codes_digest(codes: np.ndarray) -> bytes:
-    return zlib.crc32(codes.astype("<u2").tobytes()).to_bytes(4, "little")
-
-
-def _expected(codes: np.ndarray, exact: ExactPixelCNN) -> tuple[np.ndarray, np.ndarray]:
-    """Start and frequency of each code (n, h, w) under the prior, in the order of positions, at each position all n images."""
-    n, height, width = codes.shape
-    starts, frequencies = np.empty((2, height * width, n), np.int64)
-    step = max(1, TABLE_NUMBERS // (height * width * exact.embedding.shape[0]))
-    for first in range(0, n, step):
-        part = codes[first : first + step]
-        logits = exact.logits(torch.from_numpy(part)).flatten(0, 2).numpy()
-        shares = rans.frequencies_of_logits(logits)
-        rows, symbols = np.arange(len(shares)), part.ravel()
-        mine = shares[rows, symbols]
-        starts[:, first : first + step] = (shares.cumsum(axis=1)[rows, symbols] - mine).reshape(len(part), -1).T
-        frequencies[:, first : first + step] = mine.reshape(len(part), -1).T
-    return starts.ravel(), frequencies.ravel()
 
 
 def _beside(sample: list[np.ndarray], bytes_a_pixel: float) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import selfsup
 from selfsup.cli import run as cli
 from selfsup.engine.checkpoint import DamagedError
 from selfsup.models.pixelcnn import ExactPixelCNN, PixelCNN
-from selfsup.tasks import codecs, compress, ssc
+from selfsup.tasks import code_blocks, codecs, ssc
 from selfsup.tasks.compress import fingerprint
 from selfsup.tasks.pretrain import pretrain
 from selfsup.tasks.trained import load_method
@@ -95,7 +95,7 @@ def test_other_channels_and_many_images(channels: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("prior", [False, True])
 def test_several_blocks(prior: bool, trained: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     selfsup.compress(trained, photos, out=tmp_path / "one.ssc", beside=False, prior=prior)
-    monkeypatch.setattr("selfsup.tasks.compress.BLOCK_IMAGES", 2)
+    monkeypatch.setattr("selfsup.tasks.code_blocks.BLOCK_IMAGES", 2)
     selfsup.compress(trained, photos, out=tmp_path / "three.ssc", beside=False, prior=prior)
     assert ssc.read(tmp_path / "three.ssc")[0].blocks == [2, 2, 1]
     one, three = (selfsup.decompress(trained, tmp_path / name) for name in ("one.ssc", "three.ssc"))
@@ -114,7 +114,7 @@ def test_frequencies_and_prior_each_save_what_they_know() -> None:
         torch.nn.functional.cross_entropy(prior(codes[:100]), codes[:100]).backward()
         optimizer.step()
     maps = list(codes.numpy())
-    table = compress._table(maps, 4)
+    table = code_blocks.table(maps, 4)
     flat, static, expected = (len(compress._encode(maps, *how)) for how in (([], 4, None), (table, 4, None), ([], 4, ExactPixelCNN(prior))))
     assert abs(flat - 400 * 16 * 2 / 8) < 40
     assert abs(static - 400 * 16 / 8) < 40
