@@ -115,7 +115,9 @@ def test_frequencies_and_prior_each_save_what_they_know() -> None:
         optimizer.step()
     maps = list(codes.numpy())
     table = code_blocks.table(maps, 4)
-    flat, static, expected = (len(compress._encode(maps, *how)) for how in (([], 4, None), (table, 4, None), ([], 4, ExactPixelCNN(prior))))
+    flat, static, expected = (
+        len(code_blocks.encode(maps, *how)) for how in (([], 4, None), (table, 4, None), ([], 4, ExactPixelCNN(prior)))
+    )
     assert abs(flat - 400 * 16 * 2 / 8) < 40
     assert abs(static - 400 * 16 / 8) < 40
     assert expected < 400 / 8 + 40
