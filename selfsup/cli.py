@@ -110,7 +110,7 @@ def _status_of(error: Exception) -> tuple[int, str]:
             return by_name[cls.__name__], str(error)
     if type(error).__name__ == "Stopped":
         number = error.signal_number  # type: ignore[attr-defined]
-        return (130 if number == 2 else 75), f"{error}: saved; go on with `selfsup pretrain --resume RUN`"
+        return (130 if number == 2 else 75), f"{error}: saved; go on with --resume and its folder"
     if type(error).__name__ == "WorkersFailedError":
         return error.status, str(error)  # type: ignore[attr-defined]
     if isinstance(error, ValueError):
