@@ -127,7 +127,7 @@ def _advice(contest: Contest) -> list[str]:
     stored = contest.result.get("advice")
     said = [head(sentence, 600) for sentence in stored if isinstance(sentence, str) and sentence] if isinstance(stored, list) else []
     if said:
-        return said
+        return [sentence.replace(" %", "\N{NO-BREAK SPACE}%") for sentence in said]
     why = f"result.json is {contest.missing['result.json']}" if "result.json" in contest.missing else "result.json holds no advice"
     return ["No answer yet.", f"{head(why, 300)}."]
 
