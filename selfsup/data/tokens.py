@@ -20,7 +20,7 @@ from selfsup.data.tokenizer import Tokenizer
 from selfsup.method import Layout
 
 LEAST_PIECE = 8  # tokens; less room than that at the end of a packed item stays empty
-_VERSION = 1
+_VERSION = 2
 _COUNTED = 1 << 24  # tokens at a time
 # After the mark and its closing quotes, before the space: the space belongs to what follows, so that no character is lost.
 _SENTENCE_END = re.compile(r"(?<=[.!?。！？])[\"'”’)\]]*(?=\s+[^\s.!?a-z])|(?<=[。！？])[”’」』）]*|(?=\n)")
