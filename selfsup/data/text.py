@@ -115,7 +115,6 @@ def _open_related(data: Any, learned: Callable[[Corpus], Tokenizer], length: int
     corpus = Corpus([], origin, texts=tuple(flat))
     tokenizer, n = learned(corpus), len(rows[0])
     store, cut = _in_memory(flat, tokenizer, length, "related", n)
-    store.tokens[store.tokens == tokenizer.start] = tokenizer.unknown  # type: ignore[index]  # whoever writes [CLS] begins no text
     said = {f"{cut:,} texts were cut to {length - 2} tokens": cut, f"{left_out:,} rows without all {n} texts were left out": left_out}
     skipped = [Skipped("(all)", reason) for reason, count in said.items() if count]
     shown = [" ".join(row[0].split())[:SHOWN] for row in rows]

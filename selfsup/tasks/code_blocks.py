@@ -38,7 +38,7 @@ def blocks(maps: list[np.ndarray]) -> list[range]:
     return [*parts, range(first, len(maps))]
 
 
-def table(maps: list[np.ndarray], codebook_size: int) -> list[int]:
+def frequency_table(maps: list[np.ndarray], codebook_size: int) -> list[int]:
     """Frequencies of all codes in this set, or none where they would cost more than they save."""
     counts = sum((np.bincount(codes.ravel(), minlength=codebook_size) for codes in maps), np.zeros(codebook_size, np.int64))
     shares = rans.frequencies_of_counts(counts)

@@ -85,7 +85,7 @@ def compress(
     different = sorted({tuple(shape) for shape in shapes})
     numbers = {shape: number for number, shape in enumerate(different)}
     parts = code_blocks.blocks(maps)
-    table = [] if prior else code_blocks.table(maps, method.codebook_size)
+    table = [] if prior else code_blocks.frequency_table(maps, method.codebook_size)
     blocks = [code_blocks.encode([maps[i] for i in part], table, method.codebook_size, exact) for part in parts]
     header = ssc.Header(
         run=fingerprint(method),

@@ -114,7 +114,7 @@ def test_frequencies_and_prior_each_save_what_they_know() -> None:
         torch.nn.functional.cross_entropy(prior(codes[:100]), codes[:100]).backward()
         optimizer.step()
     maps = list(codes.numpy())
-    table = code_blocks.table(maps, 4)
+    table = code_blocks.frequency_table(maps, 4)
     flat, static, expected = (
         len(code_blocks.encode(maps, *how)) for how in (([], 4, None), (table, 4, None), ([], 4, ExactPixelCNN(prior)))
     )
