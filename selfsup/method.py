@@ -154,3 +154,10 @@ class Method(nn.Module):
     def embed(self, x: Tensor) -> Tensor:
         """(B, ...) clean inputs -> (B, width)."""
         return self.encoder(x)
+
+    def compared(self, x: Tensor) -> Tensor | None:
+        """(B, ...) clean inputs -> (B, D), what the loss compares of them; None where it compares no vectors of two views.
+
+        It is watched: a loss that has let it collapse teaches nothing more, however well the encoder's own vectors are still spread.
+        """
+        return None

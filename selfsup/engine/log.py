@@ -56,6 +56,8 @@ def _step_of(line: str) -> float:
 def _plain(value: Any) -> Any:
     if isinstance(value, Tensor):
         value = value.item()
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
     if isinstance(value, float):
         # Nine digits tell every float32 from its neighbours; JSON has no NaN, so that is written as text.
         return float(f"{value:.9g}") if math.isfinite(value) else str(value)

@@ -82,7 +82,7 @@ def fit(
         batches: step -> this process's raw batches from that step on, endless.
         device: where views and networks run.
         monitor: figures about the method, called about ten times a run; "rankme" among them chooses the best checkpoint, and
-            "warning", a text, is said at once.
+            "warning", a text, is said at once, and again when it comes back.
         progress: where progress goes; silent when none.
 
     Returns:
@@ -237,6 +237,7 @@ class _Keeper:
         self.run, self.state, self.metrics, self.progress = run, state, metrics, progress
         self.saved_at = time.monotonic()
         self.saved_step = state.step
+        self.warned = ""  # what the monitor warned of last
         self.status("running")
 
     def log(self, values: dict[str, Tensor], lr: float, rate: float, progress: float, *, log: bool) -> None:
@@ -268,8 +269,9 @@ class _Keeper:
         finally:
             self.method.train()
         self.metrics.add(step=state.step, images=state.images, seconds=round(state.seconds, 3), **figures)
-        if "warning" in figures:
+        if figures.get("warning", self.warned) != self.warned:
             self.progress.say(f"warning: {figures['warning']}")
+        self.warned = figures.get("warning", "")
         self.progress.monitors = {k: v for k, v in figures.items() if isinstance(v, float)}
         # The rank of an almost untrained network is high and means nothing: a best checkpoint is looked for when the rate has come up.
         if now >= EARLIEST_BEST and figures.get("rankme", -math.inf) > state.best_value:

@@ -13,9 +13,6 @@ from torch import Tensor
 
 from selfsup.losses import log_partition
 
-COLLAPSED = 0.02  # deviation; freshly initialised networks have 0.1 and more
-NARROW = 0.02  # part of the directions; freshly initialised networks use 0.04 and more
-
 
 @torch.no_grad()
 def rankme(z: Float[Tensor, "B D"]) -> float:
@@ -150,26 +147,3 @@ def uniformity(z: Float[Tensor, "B D"]) -> float:
     own = torch.arange(len(z), device=z.device)[:, None]
     sums = log_partition(4 * z, z, own) - 4  # -2 |a - b|^2 = 4 a.b - 4 on the sphere; tile by tile, so there may be very many rows
     return float(sums.logsumexp(dim=0) - math.log(len(z) * (len(z) - 1)))
-
-
-def collapse_warning(rankme: float, deviation: float, width: int, *, rows: int | None = None) -> str | None:
-    """What is wrong with embeddings of these measures, and the likely cause, in plain words; None if nothing is.
-
-    Args:
-        rankme, deviation: as measured here, of vectors of length `width`.
-        rows: how many embeddings were measured, as their rank cannot be larger; None for no fewer than `width`.
-    """
-    if not (math.isfinite(rankme) and math.isfinite(deviation)):
-        return "the embeddings hold NaN or infinity: training has diverged; go back to an earlier checkpoint and lower the learning rate"
-    if deviation < COLLAPSED:
-        return (
-            f"complete collapse: all inputs get nearly the same embedding (deviation {deviation:.3f}, 1 is healthy). Likely cause: nothing "
-            "keeps embeddings apart, such as negatives, a stopped gradient or a slow teacher; or the learning rate is too high"
-        )
-    largest = width if rows is None else min(width, rows)
-    if rankme < 1 + NARROW * (largest - 1):
-        return (
-            f"dimensional collapse: embeddings use about {rankme:.1f} of {largest} directions. Likely cause: a shortcut solves the task, "
-            "as when views are too alike or show the same colours; or weight decay or temperature is too high"
-        )
-    return None

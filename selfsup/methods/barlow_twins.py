@@ -79,6 +79,9 @@ class BarlowTwins(Method):
         z_a, z_b = (self.projector(self.encoder(views[view])) for view in ("first", "second"))
         return redundancy(z_a, z_b, self.lambda_)
 
+    def compared(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D"]:
+        return self.projector(self.encoder(x))
+
 
 @full_precision
 def redundancy(z_a: Float[Tensor, "B D"], z_b: Float[Tensor, "B D"], lambda_: float) -> Float[Tensor, ""]:

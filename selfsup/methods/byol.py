@@ -90,6 +90,9 @@ class BYOL(Method):
         follow(self.target_encoder, self.encoder, tau)
         follow(self.target_projector, self.projector, tau)
 
+    def compared(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D"]:
+        return self.projector(self.encoder(x))
+
 
 @full_precision
 def regression(q: Float[Tensor, "B D"], z: Float[Tensor, "B D"]) -> Float[Tensor, ""]:

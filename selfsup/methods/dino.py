@@ -136,6 +136,10 @@ class DINO(Method):
             self._new_centres.clear()
         self.progress.fill_(progress)
 
+    def compared(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
+        """The teacher's probabilities."""
+        return F.softmax((self.teacher_head(self.encoder(x)) - self.centre) / self._teacher_temperature(), dim=-1)
+
 
 class Head(nn.Module):
     """h: three linear layers with GELU, a bottleneck of length 1, and a last layer whose rows have length 1 (appendix C).

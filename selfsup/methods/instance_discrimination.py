@@ -186,6 +186,9 @@ class InstanceDiscrimination(Method):
     def embed(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B width"]:
         return self.encoder(x)
 
+    def compared(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D"]:
+        return self.projector(self.encoder(x))
+
 
 @full_precision
 def unit(x: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:

@@ -136,3 +136,6 @@ class MoCo(Method):
             newest = slice(-len(self.queue), None)  # where there are more new keys than places
             self.queue.index_copy_(0, rows[newest], keys[newest])
             self.oldest.add_(len(keys)).remainder_(len(self.queue))
+
+    def compared(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D"]:
+        return self.projector(self.encoder(x))

@@ -90,3 +90,6 @@ class SimCLR(Method):
 
     def embed(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B width"]:
         return self.encoder(x)  # h, not z: g drops what the augmentations change (section 4.2); version 2 keeps what its first layer makes
+
+    def compared(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D"]:
+        return self.projector(self.encoder(x))

@@ -66,6 +66,9 @@ class SimSiam(Method):
         p1, p2 = self.predictor(z1), self.predictor(z2)
         return distance(p1, z2) / 2 + distance(p2, z1) / 2
 
+    def compared(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D"]:
+        return self.projector(self.encoder(x))
+
 
 @full_precision
 def distance(p: Float[Tensor, "B D"], z: Float[Tensor, "B D"]) -> Float[Tensor, ""]:

@@ -70,6 +70,9 @@ class SupCon(Method):
     def embed(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B width"]:
         return self.encoder(x)  # r, not z: section 3.1 discards Proj
 
+    def compared(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D"]:
+        return self.projector(self.encoder(x))
+
 
 def groups(views: Batch) -> Int[Tensor, " B"]:
     """A number for each image, equal for those of one class and below zero where each is its own group; the same on every process."""

@@ -138,6 +138,11 @@ class SwAV(Method):
         self._new_features.clear()
         self.progress.fill_(progress)
 
+    def compared(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
+        """The softmax of equation 2."""
+        z = F.normalize(self.projector(self.encoder(x)).float(), dim=1)
+        return F.softmax(similarities(z, self.prototypes) / self.temperature, dim=1)
+
 
 @full_precision
 def similarities(z: Float[Tensor, "*rows D"], prototypes: Float[Tensor, "K D"]) -> Float[Tensor, "*rows K"]:

@@ -79,6 +79,9 @@ class VICReg(Method):
         z, z_prime = (self.expander(self.encoder(views[view])) for view in ("first", "second"))
         return vicreg(z, z_prime, self.lambda_, self.mu, self.nu)
 
+    def compared(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D"]:
+        return self.expander(self.encoder(x))
+
 
 @full_precision
 def vicreg(z: Float[Tensor, "B D"], z_prime: Float[Tensor, "B D"], lambda_: float, mu: float, nu: float) -> Float[Tensor, ""]:

@@ -10,19 +10,23 @@ from torch import Tensor
 
 from selfsup.data import Items
 from selfsup.data.tokens import TextStore
+from selfsup.distributed import alone
+from selfsup.evaluation.collapse import Compared, collapse_warning, compared_warning
 from selfsup.evaluation.knn import knn_top1
-from selfsup.evaluation.measures import alignment, collapse_warning, deviation, match, rankme, uniformity
+from selfsup.evaluation.measures import alignment, deviation, match, rankme, uniformity
 from selfsup.method import Batch, Method
 from selfsup.views.crops import RandomCrop, clean
 
 WATCHED = 1024  # items whose embeddings are measured; a fixed draw, so that the curve moves with the network only
+VIEWED = 128  # of them whose views go through the loss
 KNN_TRAIN, KNN_TEST = 2048, 512
 
 
 def make_monitor(items: Items, image_size: int, device: torch.device, seed: int) -> Callable[[Method], dict[str, Any]]:
     """A function of the method in evaluation mode: RankMe, deviation, alignment, match, uniformity, kNN, and a warning on collapse.
 
-    Alignment and match are between two light views (crop and flip) of an item, the same for every method so that runs can be compared.
+    Alignment and match are between two light views (crop and flip) of an item, the same for every method so that runs can be compared. Of
+    methods that compare views it also watches what their loss sees.
     """
     order = np.random.default_rng(seed).permutation(len(items))
     watched = items.batch(np.sort(order[:WATCHED]))
@@ -52,9 +56,41 @@ def make_monitor(items: Items, image_size: int, device: torch.device, seed: int)
             y = torch.from_numpy(items.labels[knn_index])  # type: ignore[index]
             x = F.normalize(x, dim=1).cpu()
             figures["knn_top1"] = knn_top1(x[:split], y[:split], x[split:], y[split:])
-        warning = collapse_warning(figures["rankme"], figures["deviation"], z.shape[1])
-        if warning and apart:
+        warning = collapse_warning(figures["rankme"], figures["deviation"], z.shape[1]) if apart else None
+        found = seen_by_loss(method, {key: value[:VIEWED].to(device) for key, value in watched.items()}, image_size, seed)
+        if found:
+            figures["compared"] = found._asdict()
+            warning = warning or compared_warning(found)
+        if warning:
             figures["warning"] = warning
         return figures
 
     return monitor
+
+
+@torch.no_grad()
+def seen_by_loss(method: Method, batch: Batch, image_size: int, seed: int) -> Compared | None:
+    """What the method's loss compares of these raw items, and what it says of their views, right and wrongly put together.
+
+    None where the method compares no vectors. Its state, and torch's random numbers, stay as they are.
+    """
+    z = method.compared(clean(batch, image_size))
+    if z is None:
+        return None
+    z = z.float()
+    views = method.views(batch, torch.Generator(z.device).manual_seed(seed))
+    shown = [name for name, x in views.items() if x.ndim == 4]
+    matched = mismatched = None
+    if 1 < len(shown) < len(z):
+        # Each view one item further than the view before it, so that no two are of the same item.
+        wrong = views | {name: views[name].roll(shift, dims=0) for shift, name in enumerate(shown)}
+        matched, mismatched = (loss_alone(method, each, seed) for each in (views, wrong))
+    return Compared(rankme(z), deviation(z), float(z.std(dim=0, unbiased=False).mean()), z.shape[1], matched, mismatched)
+
+
+@torch.no_grad()
+def loss_alone(method: Method, views: Batch, seed: int) -> float:
+    """The loss on this process only, the same random numbers each time."""
+    with alone(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return float(method.loss(views))
