@@ -4,6 +4,7 @@ import copy
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -228,27 +229,9 @@ def test_a_vit_sees_small_crops_too() -> None:
     assert method.encoder.spec == {"name": "vit_tiny", "channels": 3, "image_size": 16}
 
 
-def test_it_learns_to_find_the_partner() -> None:
+def test_it_learns_to_find_the_partner(find_partners: Callable[..., tuple[float, float, Batch]]) -> None:
     method = dino(norm=False, outputs=256, bottleneck=16, hidden_size=32)
-    optimizers = {"main": torch.optim.Adam([p for p in method.parameters() if p.requires_grad], lr=1e-2)}
-    images = torch.randn(32, 1, 4, 4)
-
-    def noisy() -> Batch:
-        """One channel shows the image, two are loud noise."""
-        small = [torch.cat([images + 0.5 * torch.randn(32, 1, 4, 4), 2 * torch.randn(32, 2, 4, 4)], dim=1) for _ in range(3)]
-        large = [x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3) for x in small[:2]]
-        return {"global_0": large[0], "global_1": large[1], "local_0": small[2]}
-
-    def found() -> float:
-        fresh = noisy()
-        a, b = (F.normalize(method.embed(fresh[view]), dim=-1) for view in ("global_0", "global_1"))
-        return float(((a @ b.T).argmax(dim=1) == torch.arange(32)).float().mean())
-
-    before = sum(found() for _ in range(10)) / 10
-    for step in range(100):
-        train_step(method, [noisy()], optimizers)
-        method.after_step((step + 1) / 100)
-    after = sum(found() for _ in range(10)) / 10
+    before, after, _ = find_partners(method, lr=1e-2, steps=100, crops=True)
     assert after > 2.5 * before, f"{after:.2f} of partners found, {before:.2f} before training; chance is 0.03"
 
 

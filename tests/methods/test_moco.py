@@ -179,26 +179,9 @@ def test_views_are_those_of_each_version() -> None:
     assert MoCo(TinyEncoder(), image_size=64, version=1).views.first.blur == 0
 
 
-def test_it_learns_to_find_the_partner() -> None:
-    torch.manual_seed(0)
-    images = torch.randn(32, 3, 8, 8)
+def test_it_learns_to_find_the_partner(find_partners: Callable[..., tuple[float, float, Batch]]) -> None:
     method = MoCo(TinyEncoder(norm=False), image_size=8, queue_size=64, hidden_size=32, projection_size=16, momentum=0.9, symmetric=False)
-    optimizers = {"main": torch.optim.Adam([p for p in method.parameters() if p.requires_grad], lr=1e-2)}
-
-    def noisy() -> Batch:
-        first, second = images + 2 * torch.randn(2, *images.shape)  # noise twice as loud as the image
-        return {"first": first, "second": second}
-
-    def found() -> float:
-        fresh = noisy()
-        a, b = (F.normalize(method.embed(fresh[view]), dim=-1) for view in ("first", "second"))
-        return float(((a @ b.T).argmax(dim=1) == torch.arange(32)).float().mean())
-
-    before = sum(found() for _ in range(10)) / 10
-    for _ in range(150):
-        train_step(method, [noisy()], optimizers)
-        method.after_step(0.5)
-    after = sum(found() for _ in range(10)) / 10
+    before, after, _ = find_partners(method, lr=1e-2, steps=150)
     assert after > 2 * before + 0.1, f"{after:.2f} of partners found, {before:.2f} before training; chance is 0.03"
 
 

@@ -4,6 +4,7 @@ import copy
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -208,29 +209,11 @@ def test_views_are_those_of_the_paper() -> None:
     assert SwAV(build_encoder("vit_tiny", channels=3, image_size=28), image_size=28).views.looks["local_0"].size == 12  # three patches of 4
 
 
-def test_it_learns_to_find_the_partner() -> None:
+def test_it_learns_to_find_the_partner(find_partners: Callable[..., tuple[float, float, Batch]]) -> None:
     method = swav(norm=False, prototypes=20, projection_size=16)
-    optimizers = {"main": torch.optim.Adam(method.parameters(), lr=1e-2)}
-    images = torch.randn(32, 1, 4, 4)
-
-    def noisy() -> Batch:
-        """One channel shows the image, two are loud noise."""
-        small = [torch.cat([images + 0.5 * torch.randn(32, 1, 4, 4), 2 * torch.randn(32, 2, 4, 4)], dim=1) for _ in range(3)]
-        large = [x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3) for x in small[:2]]
-        return {"global_0": large[0], "global_1": large[1], "local_0": small[2]}
-
-    def found() -> float:
-        fresh = noisy()
-        a, b = (F.normalize(method.embed(fresh[view]), dim=-1) for view in ("global_0", "global_1"))
-        return float(((a @ b.T).argmax(dim=1) == torch.arange(32)).float().mean())
-
-    before = sum(found() for _ in range(10)) / 10
-    for _ in range(100):
-        train_step(method, [noisy()], optimizers)
-        method.after_step(0.5)
-    after = sum(found() for _ in range(10)) / 10
+    before, after, views = find_partners(method, lr=1e-2, steps=100, crops=True)
     assert after > 2.5 * before, f"{after:.2f} of partners found, {before:.2f} before training; chance is 0.03"
-    loss = float(method.loss(noisy()).detach())
+    loss = float(method.loss(views).detach())
     assert loss < 0.8 * math.log(20), f"{loss:.2f} nats; {math.log(20):.2f} by chance"
 
 
