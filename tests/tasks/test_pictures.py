@@ -97,7 +97,7 @@ def test_arrays_of_gray_pictures(tmp_path: Path) -> None:
 
 
 def test_large_data_goes_through_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("selfsup.tasks.pictures.AT_ONCE", 2 * 9 * 6)
+    monkeypatch.setattr("selfsup.tasks.picture_files.AT_ONCE", 2 * 9 * 6)
     images = np.random.default_rng(0).integers(20, 256, (5, 9, 6), dtype=np.uint8)
     for method in (Darker, Square):
         run = trained(method, channels=1, image_size=6)
@@ -186,7 +186,7 @@ def test_drawn_masks_hide_their_region_and_nothing_else_changes(mask: str, tmp_p
     )
     assert done.scores["PSNR of the hidden pixels after"] == pytest.approx(error, abs=1e-3)
     assert done.scores["PSNR of the hidden pixels before"] > error  # a mean is nearer than white
-    monkeypatch.setattr("selfsup.tasks.pictures.AT_ONCE", 16 * 24)  # whatever else is in the batch
+    monkeypatch.setattr("selfsup.tasks.picture_files.AT_ONCE", 16 * 24)  # whatever else is in the batch
     again = inpaint(trained(), str(tmp_path / "in"), mask=mask, out=tmp_path / "again", quiet=True)
     assert again.scores == pytest.approx(done.scores)
 
