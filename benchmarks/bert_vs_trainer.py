@@ -118,7 +118,7 @@ def measure_selfsup(arguments: argparse.Namespace, folder: Path) -> tuple[list[t
 
     items = rows_of(arguments.data)
     encoder = build_encoder("bert_mini", channels=items.tokenizer.size, image_size=0, **text_spec(items))
-    method = BERT(encoder, vocabulary=items.tokenizer.vocabulary)
+    method = BERT(encoder, vocabulary=items.tokenizer.vocabulary, short=0.0)  # rows as long as the Trainer's
     recipe = replace(BERT.recipe, lr=LR, weight_decay=DECAY, warmup=WARMUP, clip=1.0)
     training = Training(recipe, arguments.batch, steps=arguments.steps, bf16=True, seed=arguments.seed)
     times: list[tuple[float, float]] = []

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from selfsup.method import Vocabulary
-from selfsup.methods.bert import BERT, Holes, exchange, masked_loss
+from selfsup.methods.bert import BERT, Holes, cut, exchange, masked_loss
 from selfsup.models import build_encoder
 from selfsup.models.text import TextTransformer
 from selfsup.views.tokens import mask_tokens
@@ -94,6 +94,52 @@ def test_a_token_sees_both_sides_and_no_other_document() -> None:
     assert not bool(moved[8:].any())
 
 
+def test_rows_are_cut_into_quarters_that_begin_with_start() -> None:
+    ids = rows(3, 150)
+    short = cut(ids, 2, 0)
+    assert short.shape == (12, 38)  # 150 / 4, rounded up
+    together = short.reshape(3, -1)
+    inside = torch.arange(150) % 38 != 0
+    assert torch.equal(together[:, :150][:, inside], ids[:, inside])
+    assert bool((short[:, 0] == 2).all())
+    assert bool((together[:, 150:] == 0).all())
+    assert cut(rows(3, 64), 2, 0).shape == (6, 32)
+    assert torch.equal(cut(rows(3, 32), 2, 0), rows(3, 32))
+
+
+def test_the_first_part_of_the_training_has_short_rows() -> None:
+    torch.manual_seed(0)
+    long = build_encoder("bert_tiny", channels=V, image_size=0, text={**TEXT, "length": 128})
+    method = BERT(long, vocabulary=VOCABULARY, short=0.5)
+    ids = rows(4, 128)
+    ids[1, 40:] = 0  # its last two quarters are nothing but padding
+    views = method.views({"text": ids}, torch.Generator().manual_seed(0))
+    whole = next(iter(method.eval().updates(views))).loss
+
+    def by_hand() -> torch.Tensor:
+        """Each quarter as a row of its own."""
+        total, count = torch.zeros(()), 0
+        for i in range(4):
+            for part in range(4):
+                here = slice(32 * part, 32 * part + 32)
+                shown, where = views["shown"][i, here].clone(), views["hidden"][i, here].clone()
+                shown[0], where[0] = 2, False
+                hidden = method.transformer.hidden(shown[None])[0]
+                total = total + F.cross_entropy(method.scores(hidden[where]), ids[i, here][where], reduction="sum")
+                count += int(where.sum())
+        return total / count
+
+    method.train()
+    found = next(iter(method.updates(views))).loss
+    found.backward()
+    assert all(bool(p.grad.isfinite().all()) for p in method.parameters() if p.grad is not None)
+    torch.testing.assert_close(found, by_hand(), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(found, whole, atol=1e-4)
+    method.after_step(0.5)
+    torch.testing.assert_close(next(iter(method.updates(views))).loss, whole)
+    assert BERT(encoder(), vocabulary=VOCABULARY, next_sentence=True).short == 0
+
+
 def test_second_texts_are_exchanged_for_half_of_the_rows() -> None:
     ids = torch.full((400, 12), 0)
     for i in range(400):
@@ -167,4 +213,8 @@ def test_wrong_use_is_named() -> None:
         encoder()(rows(1, 40))
     with pytest.raises(ValueError, match="fraction"):
         BERT(encoder(), vocabulary=VOCABULARY, fraction=1.0)
+    with pytest.raises(ValueError, match="between 0 and 1, got 1"):
+        BERT(encoder(), vocabulary=VOCABULARY, short=1.5)
+    with pytest.raises(ValueError, match="must be 0 with next_sentence, got 0"):
+        BERT(encoder(), vocabulary=VOCABULARY, next_sentence=True, short=0.5)
     assert isinstance(Holes(VOCABULARY, 0.15, whole_words=True, pairs=False)({"text": rows(2, 8)}, torch.Generator()), dict)
