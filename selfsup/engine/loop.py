@@ -269,9 +269,10 @@ class _Keeper:
         finally:
             self.method.train()
         self.metrics.add(step=state.step, images=state.images, seconds=round(state.seconds, 3), **figures)
-        if figures.get("warning", self.warned) != self.warned:
-            self.progress.say(f"warning: {figures['warning']}")
-        self.warned = figures.get("warning", "")
+        warning = figures.get("warning", "")
+        if warning and warning != self.warned:
+            self.progress.say(f"warning: {warning}")
+        self.warned = warning
         self.progress.monitors = {k: v for k, v in figures.items() if isinstance(v, float)}
         # The rank of an almost untrained network is high and means nothing: a best checkpoint is looked for when the rate has come up.
         if now >= EARLIEST_BEST and figures.get("rankme", -math.inf) > state.best_value:

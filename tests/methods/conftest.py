@@ -36,13 +36,14 @@ def in_one_channel() -> Callable[[], Batch]:
     return views
 
 
-def trained_to_find(method: Method, *, lr: float, steps: int, crops: bool = False) -> tuple[float, float, Batch]:
+def trained_to_find(make: Callable[[], Method], *, lr: float, steps: int, crops: bool = False) -> tuple[float, float, Callable[[], float]]:
     """Train on the same images under fresh noise.
 
     Returns:
-        How often the other view of an item is the nearest of 32, before and after (0.03 by chance), and some more views.
+        How often the other view of an item is the nearest of 32, before and after (0.03 by chance), and the loss on some more views.
     """
     views = in_one_channel() if crops else loud()
+    method = make()
     optimizers = make_optimizers(method, Recipe(lr=lr, weight_decay=0.0))
 
     @torch.no_grad()
@@ -59,9 +60,9 @@ def trained_to_find(method: Method, *, lr: float, steps: int, crops: bool = Fals
     for step in range(steps):
         train_step(method, [views()], optimizers)
         method.after_step((step + 1) / steps)
-    return before, found(), views()
+    return before, found(), lambda: float(method.loss(views()).detach())
 
 
 @pytest.fixture
-def find_partners() -> Callable[..., tuple[float, float, Batch]]:
+def find_partners() -> Callable[..., tuple[float, float, Callable[[], float]]]:
     return trained_to_find

@@ -131,10 +131,11 @@ def test_views_are_those_of_byol() -> None:
     assert BarlowTwins(TinyEncoder(), image_size=32).views.first.blur == 0
 
 
-def test_it_learns_to_find_the_partner(find_partners: Callable[..., tuple[float, float, Batch]]) -> None:
-    method = BarlowTwins(TinyEncoder(), image_size=8, hidden_size=32, projection_size=32)
-    before, after, _ = find_partners(method, lr=1e-2, steps=300)
-    assert after > 2 * before, f"{after:.2f} of partners found, {before:.2f} before training; chance is 0.03"
+def test_it_learns_to_find_the_partner(find_partners: Callable[..., tuple[float, float, Callable[[], float]]]) -> None:
+    before, after, _ = find_partners(
+        lambda: BarlowTwins(TinyEncoder(), image_size=8, hidden_size=32, projection_size=32), lr=1e-2, steps=100
+    )
+    assert after > 2 * before + 0.1, f"{after:.2f} of partners found, {before:.2f} before training; chance is 0.03"
 
 
 def test_bfloat16_embeddings_are_correlated_in_float32() -> None:

@@ -213,8 +213,8 @@ def test_wrong_use_is_named() -> None:
         encoder()(rows(1, 40))
     with pytest.raises(ValueError, match="fraction"):
         BERT(encoder(), vocabulary=VOCABULARY, fraction=1.0)
-    with pytest.raises(ValueError, match="between 0 and 1, got 1"):
+    with pytest.raises(ValueError, match=r"between 0 and 1, got 1\.5"):
         BERT(encoder(), vocabulary=VOCABULARY, short=1.5)
-    with pytest.raises(ValueError, match="must be 0 with next_sentence, got 0"):
+    with pytest.raises(ValueError, match=r"must be 0 with next_sentence, got 0\.5"):
         BERT(encoder(), vocabulary=VOCABULARY, next_sentence=True, short=0.5)
     assert isinstance(Holes(VOCABULARY, 0.15, whole_words=True, pairs=False)({"text": rows(2, 8)}, torch.Generator()), dict)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from selfsup.losses import nt_xent
-from selfsup.method import Batch, Encoder
+from selfsup.method import Encoder
 from selfsup.methods.simclr import SimCLR
 from selfsup.models import build_encoder
 from selfsup.models.kept_head import with_head
@@ -26,10 +26,11 @@ class TinyEncoder(Encoder):
         return self.net(x)
 
 
-def test_it_learns_to_find_the_partner(find_partners: Callable[..., tuple[float, float, Batch]]) -> None:
-    method = SimCLR(TinyEncoder(), image_size=8, temperature=0.1, hidden_size=32, projection_size=16)
-    before, after, _ = find_partners(method, lr=1e-2, steps=100)
-    assert after > 2 * before + 0.1, f"{after:.2f} of partners found, {before:.2f} before training; chance is 0.03"
+def test_it_learns_to_find_the_partner(find_partners: Callable[..., tuple[float, float, Callable[[], float]]]) -> None:
+    _, after, _ = find_partners(
+        lambda: SimCLR(TinyEncoder(), image_size=8, temperature=0.1, hidden_size=32, projection_size=16), lr=1e-2, steps=100
+    )
+    assert after > 0.4, f"{after:.2f} of partners found; 0.12 before training, chance is 0.03"
 
 
 def test_mistakes_are_named() -> None:
