@@ -20,6 +20,7 @@ import hashlib
 import itertools
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,16 +70,18 @@ def main() -> None:
         batch = arguments.batch or (256 if method in BASELINES else method_class(method).recipe.batch_size)
         wanted = {"method": method, "images": images, "seed": seed, "encoder": arguments.encoder, "batch": batch}
         wanted |= {"options": arguments.options, "evaluated_on": [len(train), len(test)]}
-        if any(all(line.get(key) == value for key, value in wanted.items()) for line in lines):
+        if line_of(wanted, lines):
             continue
         print(f"{method}, {images:,} images, seed {seed}", flush=True)
-        try:
-            measured = baseline(wanted, train, test) if method in BASELINES else pretrained(wanted, arguments, train, test)
-        except Stopped as signal:
-            raise SystemExit(f"{signal}: the run is saved; the same command goes on with it") from None
+        measured = baseline(wanted, train, test) if method in BASELINES else pretrained(wanted, arguments, train, test)
         lines.append({**wanted, **measured, **facts})
         append_line(arguments.out, lines[-1])
     table([{name: line.get(name) for name in ("method", "images", "seed", "encoder", *MEASURED)} for line in lines])
+
+
+def line_of(wanted: dict[str, Any], lines: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """What has been measured already with these settings."""
+    return next((line for line in lines if all(line.get(key) == value for key, value in wanted.items())), None)
 
 
 def some(items: Items, count: int | None) -> Items:
@@ -90,19 +93,15 @@ def pretrained(wanted: dict[str, Any], arguments: argparse.Namespace, train: Ite
     """Pretrain, or go on with what was stopped; then evaluate the last checkpoint."""
     name = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:8]
     run = (arguments.runs or arguments.out.parent / "runs") / f"{wanted['method']}-{wanted['images']}-{wanted['seed']}-{name}"
-    if (run / "config.json").exists():
-        selfsup.pretrain(resume=run)
-    else:
-        selfsup.pretrain(
-            inner_folder(arguments.data, "train"),
-            wanted["method"],
-            steps=round(wanted["images"] / wanted["batch"]),
-            batch_size=wanted["batch"],
-            encoder=wanted["encoder"],
-            seed=wanted["seed"],
-            out=run,
-            **wanted["options"],
-        )
+    try:
+        if (run / "config.json").exists():
+            selfsup.pretrain(resume=run)
+        else:
+            settings = {"batch_size": wanted["batch"], "encoder": wanted["encoder"], "seed": wanted["seed"], **wanted["options"]}
+            steps = round(wanted["images"] / wanted["batch"])
+            selfsup.pretrain(inner_folder(arguments.data, "train"), wanted["method"], steps=steps, out=run, **settings)
+    except Stopped as signal:
+        raise SystemExit(f"{signal}: the run is saved; the same command goes on with it") from None
     encoder, begin = selfsup.load(run), time.perf_counter()
     vectors = [embed_items(encoder.network, items, encoder.image_size) for items in (train, test)]
     found = evaluate(*vectors, train, test)

@@ -7,11 +7,12 @@ One line of JSON a training, and the curves as an SVG beside it. What stands in 
 
 Data: `sst2/{train,dev,test}.tsv` (sentence, label), `ud-ewt/{train,dev,test}.conllu.gz` and `xquad/en.json` in one folder.
 
-Protocol: `selfsup finetune`'s own training, layer-wise for the pretrained network and with one rate for all from random start, the same
-number of steps for both. The learning rate of each is the one of three with the least loss on a fifth of the training data, found with the
-first seed. Scores are of the test sets after the last step, never of the best one; curves are accuracies on the development sets
-on the way. Intervals are 95 %, Student's t over the seeds; the difference is paired by seed. XQuAD has no training set: every fifth
-of its 48 articles is for testing, the other four for training (991 and 199 questions), so that no passage is in both.
+Protocol: `selfsup finetune`'s own training, the same number of steps for both starts; from random start one rate for all layers, for the
+pretrained network too, unless --how layerwise makes it smaller towards the input. The learning rate of each is the one of three with the
+least loss on a fifth of the training data, found with the first seed. Scores are of the test sets after the last step, never of the best
+one; curves are accuracies on the development sets on the way. Intervals are 95 %, Student's t over the seeds; the difference is paired by
+seed. XQuAD has no training set: every fifth of its 48 articles is for testing, the other four for training (991 and 199 questions), so
+that no passage is in both.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from selfsup.engine.checkpoint import read_json
 from selfsup.engine.log import Progress
 from selfsup.evaluation.few_label import t_quantile
 from selfsup.tasks.encoder import TrainedEncoder
-from selfsup.tasks.finetune_settings import DECAY
+from selfsup.tasks.finetune_settings import DECAY, How
 from selfsup.tasks.plan import choose_device
 from selfsup.tasks.text_tasks import TextTask, task_for
 from selfsup.tasks.text_training import TextNetwork, outputs_of
@@ -47,6 +48,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--epochs", type=float, help="passes over the training data; 4 for SST-2 and UPOS, 5 for XQuAD by default")
     parser.add_argument("--fraction", type=float, default=1.0, help="part of the training data, for a quick look")
+    parser.add_argument("--how", choices=["full", "layerwise"], default="full", help="of the pretrained network")
     parser.add_argument("--points", type=int, default=12, help="of a curve")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, required=True, help="JSON lines; the plot goes beside it")
@@ -58,8 +60,10 @@ def main() -> None:
     for task in arguments.tasks:
         epochs = arguments.epochs or (5.0 if task == "xquad" else 4.0)
         for start in STARTS:
-            compare(encoder, task, start, {**same, "epochs": epochs}, arguments, facts)
+            how = arguments.how if start == "pretrained" else "full"
+            compare(encoder, task, start, how, {**same, "epochs": epochs}, arguments, facts)
     lines = [line for line in read_lines(arguments.out) if all(line.get(key) == value for key, value in same.items())]
+    lines = [line for line in lines if line["start"] == "random" or line["how"] == arguments.how]
     table(summary(lines))
     if any(line["curve"] for line in lines):
         plot = arguments.out.with_suffix(".svg")
@@ -81,10 +85,10 @@ def pretraining(run: Path) -> dict[str, Any]:
 
 
 def compare(
-    encoder: TrainedEncoder, task: str, start: str, same: dict[str, Any], arguments: argparse.Namespace, facts: dict[str, Any]
+    encoder: TrainedEncoder, task: str, start: str, how: How, same: dict[str, Any], arguments: argparse.Namespace, facts: dict[str, Any]
 ) -> None:
     """All seeds of one start on one task that are not in the file."""
-    wanted = {"task": task, "start": start, **same}
+    wanted = {"task": task, "start": start, "how": how, **same}
     done = [line for line in read_lines(arguments.out) if all(line.get(key) == value for key, value in wanted.items())]
     missing = [seed for seed in arguments.seeds if seed not in [line["seed"] for line in done]]
     if not missing:
@@ -97,8 +101,7 @@ def compare(
         encoder, asked, train, budget=Budget(same["epochs"], None), lr=None, device=choose_device(arguments.device), progress=progress
     )
     every_one, fresh = np.arange(len(train)), start == "random"
-    how: Any = "full" if fresh else "layerwise"
-    decay = 1.0 if fresh else DECAY
+    decay = DECAY if how == "layerwise" else 1.0
     name = f"{task}, {start}"
     lr = done[0]["lr"] if done else work.choose(every_one, arguments.seeds[0], how, decay, name, from_scratch=fresh)
     steps = work.budget.steps_for(len(work.rows.ids))

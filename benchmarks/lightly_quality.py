@@ -1,25 +1,30 @@
-"""What lightly's SimCLR and BYOL are worth on CIFAR-10 with selfsup's `small` network, by the protocol of cifar10.py.
+"""What lightly's SimCLR and BYOL are worth on CIFAR-10 beside selfsup's: the same network, images seen and protocol, that of cifar10.py.
 
-    python benchmarks/lightly_quality.py cifar10.zip --images 100000 200000 --out results/cifar10.jsonl
+    python benchmarks/lightly_quality.py cifar10.zip --methods simclr byol --images 100000 --out results/cifar10.jsonl
 
-The training is lightly's at its documented setting (lightly_methods.py: views, head, loss, SGD, float32, 2 loading processes); only the
-network and the evaluation are selfsup's. Lines go to the same file as those of cifar10.py, with the methods "lightly-simclr" and
-"lightly-byol"; what is there already is skipped. --fast trains in bfloat16 and channels-last, as "lightly-simclr-fast".
+lightly's training is the documented one (lightly_methods.py: views, head, loss, SGD, float32, loading processes), with selfsup's network
+and evaluation; selfsup's is `selfsup.pretrain` with its own recipe. For every seed first the one, then the other. Lines go to the same file
+as those of cifar10.py, lightly's with the methods "lightly-simclr" and "lightly-byol"; what is there already is skipped. --fast trains
+lightly's in bfloat16 and channels-last, as "lightly-simclr-fast". The interval is the 95 % of a difference of two shares of the test
+images.
 """
 
 import argparse
 import itertools
+import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightly_methods
 import torch
-from cifar10 import MEASURED, evaluate, some
+from cifar10 import MEASURED, evaluate, line_of, pretrained, some
 from common import announce, append_line, extracted, inner_folder, read_lines, setting, table
 
 from selfsup.data import Items, open_data
 from selfsup.evaluation.features import embed_items
+from selfsup.methods import method_class
 from selfsup.models import build_encoder
 
 
@@ -30,32 +35,50 @@ def main() -> None:
     parser.add_argument("--images", nargs="+", type=int, default=[100_000, 200_000], help="seen in pretraining")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--encoder", default="small")
-    parser.add_argument("--batch", type=int, default=128, help="128 and 512 are documented; more updates are better in a short run")
+    parser.add_argument("--options", type=json.loads, default={}, help="given to selfsup's pretrain as well, as JSON")
+    parser.add_argument("--batch", type=int, default=128, help="lightly's; 128 and 512 are documented, more updates are better here")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--lr", type=float, help="lightly's, 0.06 * batch / 128, by default")
     parser.add_argument("--fast", action="store_true", help="bfloat16 and channels-last")
     parser.add_argument("--evaluate", type=int, help="evaluate on so many images of each part, for a quick look; on all by default")
+    parser.add_argument("--runs", type=Path, help="where selfsup's run folders go; beside the results by default")
     parser.add_argument("--out", type=Path, required=True, help="JSON lines; what is in it is not done again")
     arguments = parser.parse_args()
     facts = setting()
     announce(facts)
     train, test = (some(open_data(inner_folder(arguments.data, part)), arguments.evaluate) for part in ("train", "test"))
     lines = read_lines(arguments.out)
+    rows = []
     with extracted(arguments.data, "train") as folder:
-        for images, seed, method in itertools.product(arguments.images, arguments.seeds, arguments.methods):
-            wanted = {
-                "method": f"lightly-{method}" + "-fast" * arguments.fast,
-                "images": images,
-                "seed": seed,
-                "encoder": arguments.encoder,
-                "batch": arguments.batch,
-            }
-            wanted |= {"options": {"lr": arguments.lr}, "evaluated_on": [len(train), len(test)]}
-            if any(all(line.get(key) == value for key, value in wanted.items()) for line in lines):
-                continue
-            lines.append({**wanted, **pretrain(method, wanted, arguments, str(folder), train, test), **facts})
-            append_line(arguments.out, lines[-1])
-    table([{name: line.get(name) for name in ("method", "images", "seed", "encoder", *MEASURED)} for line in lines])
+
+        def once(wanted: dict[str, Any], train_it: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+            found = line_of(wanted, lines)
+            if found is None:
+                print(f"{wanted['method']}, {wanted['images']:,} images, seed {wanted['seed']}", flush=True)
+                lines.append(found := {**wanted, **train_it(), **facts})
+                append_line(arguments.out, found)
+            return found
+
+        for images, method, seed in itertools.product(arguments.images, arguments.methods, arguments.seeds):
+            same = {"images": images, "seed": seed, "encoder": arguments.encoder, "evaluated_on": [len(train), len(test)]}
+            theirs = {**same, "method": f"lightly-{method}" + "-fast" * arguments.fast, "batch": arguments.batch}
+            theirs["options"] = {"lr": arguments.lr}
+            ours = {**same, "method": method, "batch": method_class(method).recipe.batch_size, "options": arguments.options}
+            peer = once(theirs, lambda w=theirs, m=method: pretrain(m, w, arguments, str(folder), train, test))
+            own = once(ours, lambda w=ours: pretrained(w, arguments, train, test))
+            rows += [{**shown(peer), "kNN, points": None, "time": None}, {**shown(own), **beside(own, peer, len(test))}]
+    table(rows)
+
+
+def shown(line: dict[str, Any]) -> dict[str, Any]:
+    return {name: line[name] for name in ("method", "images", "seed", "batch", *MEASURED)}
+
+
+def beside(own: dict[str, Any], peer: dict[str, Any], n: int) -> dict[str, str]:
+    """How much better selfsup is, in percentage points with the interval, and the part of lightly's time that it takes."""
+    p, q = own["knn_top1"], peer["knn_top1"]
+    half = 1.96 * ((p * (1 - p) + q * (1 - q)) / n) ** 0.5
+    return {"kNN, points": f"{100 * (p - q):+.1f} ± {100 * half:.1f}", "time": f"{own['pretrain_seconds'] / peer['pretrain_seconds']:.2f}"}
 
 
 def pretrain(method: str, wanted: dict[str, Any], arguments: argparse.Namespace, folder: str, train: Items, test: Items) -> dict[str, Any]:
