@@ -80,6 +80,8 @@ def _load_method(arguments: list[str]) -> None:
         return
     words = [a for a in arguments[1:] if not a.startswith("-")]
     if len(arguments) > 1 and not arguments[1].startswith("-"):
+        if any(a.split("=")[0] == "--resume" for a in arguments):
+            raise ValueError(f"a run knows its method and its data, got {words[0]} beside --resume; selfsup pretrain --resume RUN")
         describe(words[0])  # an unknown method ends here, with the nearest name
         from selfsup.cli_method import method_command
 

@@ -130,6 +130,7 @@ def test_verify_names_the_damaged_tensor(trained: Path, tmp_path: Path, capsys: 
 MISTAKES = {
     "unknown method": (["pretrain", "simclrr", "DATA"], 2, 'did you mean "simclr"'),
     "unknown option": (["pretrain", "simclr", "DATA", "--temprature", "1"], 2, "--temperature"),
+    "a method beside --resume": (["pretrain", "simclr", "--resume", "RUN"], 2, "selfsup pretrain --resume RUN"),
     "unknown verb": (["pretrian", "simclr", "DATA"], 2, "pretrain"),
     "no such data": (["pretrain", "simclr", "nowhere"], 2, "nowhere"),
     "batch larger than the data": (["pretrain", "simclr", "DATA", "--batch-size", "1000"], 2, "larger than the data, 24 items"),
