@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--encoder", default="small")
     parser.add_argument("--options", type=json.loads, default={}, help="given to selfsup's pretrain as well, as JSON")
+    parser.add_argument("--own-batch", type=int, help="selfsup's; the method's own by default")
     parser.add_argument("--batch", type=int, default=128, help="lightly's; 128 and 512 are documented, more updates are better here")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--lr", type=float, help="lightly's, 0.06 * batch / 128, by default")
@@ -63,7 +64,8 @@ def main() -> None:
             same = {"images": images, "seed": seed, "encoder": arguments.encoder, "evaluated_on": [len(train), len(test)]}
             theirs = {**same, "method": f"lightly-{method}" + "-fast" * arguments.fast, "batch": arguments.batch}
             theirs["options"] = {"lr": arguments.lr}
-            ours = {**same, "method": method, "batch": method_class(method).recipe.batch_size, "options": arguments.options}
+            ours = {**same, "method": method, "batch": arguments.own_batch or method_class(method).recipe.batch_size}
+            ours["options"] = arguments.options
             peer = once(theirs, lambda w=theirs, m=method: pretrain(m, w, arguments, str(folder), train, test))
             own = once(ours, lambda w=ours: pretrained(w, arguments, train, test))
             rows += [{**shown(peer), "kNN, points": None, "time": None}, {**shown(own), **beside(own, peer, len(test))}]
