@@ -30,7 +30,7 @@ from selfsup.engine.checkpoint import read_json
 from selfsup.engine.log import Progress
 from selfsup.evaluation.few_label import t_quantile
 from selfsup.tasks.encoder import TrainedEncoder
-from selfsup.tasks.finetune_settings import DECAY, How
+from selfsup.tasks.finetune_settings import DECAY
 from selfsup.tasks.plan import choose_device
 from selfsup.tasks.text_tasks import TextTask, task_for
 from selfsup.tasks.text_training import TextNetwork, outputs_of
@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--epochs", type=float, help="passes over the training data; 4 for SST-2 and UPOS, 5 for XQuAD by default")
     parser.add_argument("--fraction", type=float, default=1.0, help="part of the training data, for a quick look")
+    parser.add_argument("--starts", nargs="+", choices=list(STARTS), default=list(STARTS))
     parser.add_argument("--how", choices=["full", "layerwise"], default="full", help="of the pretrained network")
     parser.add_argument("--points", type=int, default=12, help="of a curve")
     parser.add_argument("--device", default="auto")
@@ -56,14 +57,16 @@ def main() -> None:
     facts = setting()
     announce(facts)
     encoder = selfsup.load(arguments.run)
-    same = {"run": str(arguments.run), "fraction": arguments.fraction, "pretraining": pretraining(arguments.run)}
+    same = {"run": str(arguments.run), "fraction": arguments.fraction}
+    starts = {
+        "pretrained": {"start": "pretrained", "how": arguments.how, **same, "pretraining": pretraining(arguments.run)},
+        "random": {"start": "random", "how": "full", **same},  # the same however long the other has been trained
+    }
     for task in arguments.tasks:
         epochs = arguments.epochs or (5.0 if task == "xquad" else 4.0)
-        for start in STARTS:
-            how = arguments.how if start == "pretrained" else "full"
-            compare(encoder, task, start, how, {**same, "epochs": epochs}, arguments, facts)
-    lines = [line for line in read_lines(arguments.out) if all(line.get(key) == value for key, value in same.items())]
-    lines = [line for line in lines if line["start"] == "random" or line["how"] == arguments.how]
+        for start in arguments.starts:
+            compare(encoder, {"task": task, "epochs": epochs, **starts[start]}, arguments, facts)
+    lines = [line for line in read_lines(arguments.out) if fits(line, starts[line["start"]])]
     table(summary(lines))
     if any(line["curve"] for line in lines):
         plot = arguments.out.with_suffix(".svg")
@@ -84,12 +87,14 @@ def pretraining(run: Path) -> dict[str, Any]:
     }
 
 
-def compare(
-    encoder: TrainedEncoder, task: str, start: str, how: How, same: dict[str, Any], arguments: argparse.Namespace, facts: dict[str, Any]
-) -> None:
+def fits(line: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    return all(line.get(key) == value for key, value in wanted.items())
+
+
+def compare(encoder: TrainedEncoder, wanted: dict[str, Any], arguments: argparse.Namespace, facts: dict[str, Any]) -> None:
     """All seeds of one start on one task that are not in the file."""
-    wanted = {"task": task, "start": start, "how": how, **same}
-    done = [line for line in read_lines(arguments.out) if all(line.get(key) == value for key, value in wanted.items())]
+    task, how = wanted["task"], wanted["how"]
+    done = [line for line in read_lines(arguments.out) if fits(line, wanted)]
     missing = [seed for seed in arguments.seeds if seed not in [line["seed"] for line in done]]
     if not missing:
         return
@@ -98,11 +103,11 @@ def compare(
     train = train.subset(np.sort(kept).tolist())
     asked, progress = task_for(train), Progress()
     work = TextWork(
-        encoder, asked, train, budget=Budget(same["epochs"], None), lr=None, device=choose_device(arguments.device), progress=progress
+        encoder, asked, train, budget=Budget(wanted["epochs"], None), lr=None, device=choose_device(arguments.device), progress=progress
     )
-    every_one, fresh = np.arange(len(train)), start == "random"
+    every_one, fresh = np.arange(len(train)), wanted["start"] == "random"
     decay = DECAY if how == "layerwise" else 1.0
-    name = f"{task}, {start}"
+    name = f"{task}, {wanted['start']}"
     lr = done[0]["lr"] if done else work.choose(every_one, arguments.seeds[0], how, decay, name, from_scratch=fresh)
     steps = work.budget.steps_for(len(work.rows.ids))
     for seed in missing:
