@@ -118,6 +118,7 @@ class Method(nn.Module):
         resizes: whether its images may be resized; where not, as what is learned is in single pixels, larger ones are cut.
         on_cpu: whether it trains on the processor only, by a kernel of its own.
         learning_rate: of the step that is being made, told by the engine to methods that make their steps themselves.
+        progress: of the training before the step that is being made, 0 to 1, told by the engine; 1 where nothing is trained.
     """
 
     encoder: Encoder
@@ -127,6 +128,7 @@ class Method(nn.Module):
     resizes: ClassVar[bool] = True
     on_cpu: ClassVar[bool] = False
     learning_rate: float = 0.0
+    progress: float = 1.0
 
     @classmethod
     def layout(cls, options: Mapping[str, Any]) -> Layout:  # noqa: ARG003

@@ -147,7 +147,7 @@ def _steps(
         batch = {key: value.to(device, non_blocking=True) for key, value in next(feed).items()}
         lr = learning_rate(training.recipe, _progress(training, state, half_step=True))
         set_learning_rate(optimizers, lr)
-        method.learning_rate = lr
+        method.learning_rate, method.progress = lr, before
         # Randomness is a function of (seed, step, rank), so a resumed run needs no generator state.
         generator.manual_seed(_mix(training.seed, state.step, 0))
         seed_torch(_mix(training.seed, state.step, 1 + rank()))

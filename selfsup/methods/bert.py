@@ -101,8 +101,6 @@ class BERT(Method):
         optimizer="adamw", lr=5e-4, batch_size=64, weight_decay=1e-2, warmup=0.1, clip=1.0, encoder="bert_mini", tokenizer="wordpiece"
     )
 
-    progress: Tensor
-
     def __init__(
         self,
         encoder: Encoder,
@@ -136,7 +134,6 @@ class BERT(Method):
                 initialise_linear(part)
         self.views = Holes(vocabulary, fraction, whole_words=whole_words, pairs=next_sentence)
         self.short = (0.0 if next_sentence else SHORT) if short is None else short
-        self.register_buffer("progress", torch.zeros((), dtype=torch.float64))  # of the training, before this step
 
     @classmethod
     def layout(cls, options: Mapping[str, Any]) -> Layout:
@@ -156,10 +153,6 @@ class BERT(Method):
             related = F.cross_entropy(self.follows(self.pooler(hidden[:, 0])).float(), views["follows"].long())
             loss, metrics = loss + related, {**metrics, "next sentence": related.detach()}
         yield Update(loss, metrics=metrics)
-
-    def after_step(self, progress: float) -> None:
-        """Short rows are for the first part of the training."""
-        self.progress.fill_(progress)
 
     def scores(self, hidden: Float[Tensor, "M width"]) -> Float[Tensor, "M V"]:
         """Logits of every token of the vocabulary, from the vectors at hidden places only: a tenth of the work of all places."""

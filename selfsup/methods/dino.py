@@ -59,7 +59,6 @@ class DINO(Method):
     recipe: ClassVar[Recipe] = Recipe(optimizer="adamw", lr=1.4e-3, batch_size=128, weight_decay=4e-2, warmup=0.1, clip=3.0)
 
     centre: Tensor
-    progress: Tensor
 
     def __init__(
         self,
@@ -99,7 +98,6 @@ class DINO(Method):
         self.student, self.student_head = encoder, Head(encoder.width, hidden_size, bottleneck, outputs)
         self.encoder, self.teacher_head = frozen_copy(self.student), frozen_copy(self.student_head)  # the teacher
         self.register_buffer("centre", torch.zeros(outputs))
-        self.register_buffer("progress", torch.zeros((), dtype=torch.float64))  # of the training, before this step
         self.student_temperature, self.teacher_temperature = student_temperature, teacher_temperature
         self.first_teacher_temperature, self.temperature_warmup = first_teacher_temperature, temperature_warmup
         self.momentum, self.centre_momentum, self.freeze_last_layer = momentum, centre_momentum, freeze_last_layer
@@ -111,7 +109,7 @@ class DINO(Method):
 
     def loss(self, views: Batch) -> Tensor:
         """Equation 3: the student's every crop predicts the teacher's large ones, but of itself; a mean over pairs and images."""
-        self.student_head.last.requires_grad_(bool(self.progress >= self.freeze_last_layer))
+        self.student_head.last.requires_grad_(self.progress >= self.freeze_last_layer)
         crops = [views[name] for name in self.crops]
         student = self.student_head(one_pass_a_size(self.student, crops)).unflatten(0, (len(crops), -1))  # (V, B, K)
         with torch.no_grad():
@@ -122,7 +120,7 @@ class DINO(Method):
 
     def _teacher_temperature(self) -> float:
         """tau_t of this step: a linear warm-up (appendix D)."""
-        warm = min(1.0, float(self.progress) / self.temperature_warmup) if self.temperature_warmup else 1.0
+        warm = min(1.0, self.progress / self.temperature_warmup) if self.temperature_warmup else 1.0
         return self.first_teacher_temperature + warm * (self.teacher_temperature - self.first_teacher_temperature)
 
     @torch.no_grad()
@@ -134,7 +132,6 @@ class DINO(Method):
         if self._new_centres:
             self.centre.lerp_(average(torch.stack(self._new_centres).mean(dim=0)), 1 - self.centre_momentum)
             self._new_centres.clear()
-        self.progress.fill_(progress)
 
     def compared(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
         """The teacher's probabilities."""

@@ -76,7 +76,6 @@ class Neighbor2Neighbor(Method):
     resizes: ClassVar[bool] = False
 
     encoder: UNet  # type: ignore[assignment] - whatever others take
-    progress: Tensor
 
     def __init__(
         self,
@@ -96,7 +95,6 @@ class Neighbor2Neighbor(Method):
         self.encoder = encoder
         self.decoder = Expanding(input_channels(encoder))
         self.gamma = gamma
-        self.register_buffer("progress", torch.zeros(()))
         seed = int(torch.randint(2**62, ()))  # from the run's own seed, and so the same after a resume
         self.views = NoisyNeighbours(image_size, None if noise == "none" else FixedNoise(noise, level, seed))
 
@@ -111,15 +109,11 @@ class Neighbor2Neighbor(Method):
 
     def updates(self, views: Batch) -> Iterator[Update]:
         """One update, with the mean squared "reconstruction" error, which no denoiser brings below the noise, and the "regulariser"."""
-        gamma = self.gamma * self.progress
+        gamma = self.gamma * self.progress  # it grows with the training
         with torch.no_grad():
             first, second = subsample(self.f(views["noisy"]), views["pair"])
         rec, reg = terms(self.f(views["first"]), views["second"], first, second)
         yield Update(rec + gamma * reg, metrics={"reconstruction": rec.detach(), "regulariser": reg.detach()})
-
-    def after_step(self, progress: float) -> None:
-        """gamma grows with the training."""
-        self.progress.fill_(progress)
 
     def denoise(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Noisy images of any size, in units of [0, 1] but not bound to it -> clean ones in [0, 1]; large ones in tiles."""

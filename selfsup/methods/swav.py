@@ -53,7 +53,6 @@ class SwAV(Method):
     recipe: ClassVar[Recipe] = Recipe(optimizer="adamw", lr=1.4e-3, batch_size=128, weight_decay=1e-2)
 
     queue: Tensor
-    progress: Tensor
 
     def __init__(
         self,
@@ -90,7 +89,6 @@ class SwAV(Method):
         self.projector = mlp(encoder.width, hidden_size, projection_size)
         self.prototypes = nn.Parameter(F.normalize(torch.randn(prototypes, projection_size), dim=1))  # C, one in a row
         self.register_buffer("queue", torch.zeros(2, queue_size, projection_size))  # newest first; zeros where nothing has been put yet
-        self.register_buffer("progress", torch.zeros((), dtype=torch.float64))  # of the training, before this step
         self.temperature, self.epsilon, self.iterations = temperature, epsilon, iterations
         self.queue_from, self.freeze_prototypes = queue_from, freeze_prototypes
         views = MultiCrop(
@@ -109,7 +107,7 @@ class SwAV(Method):
 
     def loss(self, views: Batch) -> Tensor:
         """Equation 6: every crop predicts the codes of the large ones, but of itself; a mean over pairs and images."""
-        self.prototypes.requires_grad_(bool(self.progress >= self.freeze_prototypes))
+        self.prototypes.requires_grad_(self.progress >= self.freeze_prototypes)
         h = one_pass_a_size(self.encoder, [views[name] for name in self.crops])
         z = F.normalize(self.projector(h).float(), dim=1).unflatten(0, (len(self.crops), -1))  # (V, B, D), section 3
         codes = self._codes(z[:2].detach())
@@ -136,7 +134,6 @@ class SwAV(Method):
             new = torch.cat(self._new_features).transpose(0, 1)
             self.queue.copy_(torch.cat([new, self.queue], dim=1)[:, : self.queue.shape[1]])
         self._new_features.clear()
-        self.progress.fill_(progress)
 
     def compared(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
         """The softmax of equation 2."""

@@ -76,7 +76,6 @@ class VQVAE(Method):
 
     usage: Tensor
     sums: Tensor
-    progress: Tensor
 
     def __init__(
         self,
@@ -117,7 +116,6 @@ class VQVAE(Method):
         self.prior = PixelCNN(codebook_size, prior_planes, prior_layers)
         self.register_buffer("usage", torch.zeros(codebook_size))  # N of appendix A.1: running mean of a code's vectors in a step
         self.register_buffer("sums", torch.zeros(codebook_size, code_size))  # m of appendix A.1: running mean of their sum
-        self.register_buffer("progress", torch.zeros(()))
         layer = getattr(encoder, "normalize", None)
         self.normalize = layer if isinstance(layer, Normalize) else Normalize(channels, [0.0] * channels, [1.0] * channels)
         self.image_size, self.codebook_size, self.downsample = image_size, codebook_size, downsample
@@ -168,7 +166,6 @@ class VQVAE(Method):
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
         """Appendix A.1 where the codes are running means, then the restart of dead codes."""
-        self.progress.fill_(progress)
         if not self._seen:
             return
         counts, sums = (sum_over_processes(torch.stack(parts).sum(dim=0)) for parts in list(zip(*self._seen, strict=True))[:2])

@@ -78,8 +78,6 @@ def _rebuilt(theirs: Mapping[str, Tensor], shape: Shape, tokenizer: Tokenizer, f
         head = to_ours(theirs, MASKED_HEAD) if "cls.predictions.bias" in theirs else {}
         if "cls.seq_relationship.weight" in theirs:
             head |= to_ours(theirs, NEXT_HEAD)
-        if head:
-            head["progress"] = torch.ones((), dtype=torch.float64)  # method bert's, of a training that is over
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
     network = build_encoder(shape.name, channels=shape.vocabulary_size, image_size=0, text=text)

@@ -121,6 +121,7 @@ def test_training_is_algorithm_1() -> None:
                 p_t.copy_(momentum * p_t + (1 - momentum) * p_s)
             centre = 0.7 * centre + 0.3 * t.mean(dim=(0, 1))
 
+        method.progress = step / steps
         logged = train_step(method, [views], {"main": optimizer})
         method.after_step((step + 1) / steps)
         torch.testing.assert_close(logged["loss"], loss.detach(), rtol=1e-4, atol=1e-5)
@@ -161,11 +162,13 @@ def test_a_frozen_last_layer_gets_no_gradient_and_no_decay() -> None:
     last = method.student_head.last
     optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=0.1, weight_decay=0.5)
     before = last.detach().clone()
-    for progress in (0.25, 0.5):
+    for progress in (0.0, 0.25):
+        method.progress = progress
         train_step(method, [crops(4)], {"main": optimizer})
-        method.after_step(progress)
+        method.after_step(progress + 0.25)
         assert torch.equal(last, before)
     assert last not in optimizer.state
+    method.progress = 0.5
     train_step(method, [crops(4)], {"main": optimizer})
     assert not torch.equal(last, before)
 
@@ -193,7 +196,7 @@ def test_the_centre_moves_once_a_step_however_the_batch_is_split() -> None:
     whole.eval().loss(views)
     whole.after_step(0.2)  # looking at the loss moves nothing
     assert torch.equal(whole.centre, before)
-    assert {"centre", "progress"} <= set(whole.state_dict())  # what a checkpoint needs to go on exactly
+    assert "centre" in whole.state_dict()  # what a checkpoint needs to go on exactly
 
 
 def test_the_teacher_is_what_is_kept() -> None:
@@ -251,6 +254,7 @@ def three_steps(parts: list[Batch]) -> dict[str, torch.Tensor]:
     method = dino(norm=False, freeze_last_layer=0.3)
     out: dict[str, torch.Tensor] = {}
     for i, views in enumerate(parts):
+        method.progress = i / 3
         loss = method.loss(views)
         method.zero_grad()
         loss.backward()

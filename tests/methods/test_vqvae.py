@@ -158,8 +158,9 @@ def test_perplexity_by_numbers() -> None:
 
 def test_the_prior_is_a_player_of_its_own_that_begins_later() -> None:
     method, views = tiny(prior_from=0.5), {"image": torch.rand(2, 1, 8, 8)}
+    method.progress = 0.49
     assert [update.player for update in method.updates(views)] == ["main"]
-    method.after_step(0.5)
+    method.progress = 0.5
     main, prior = method.updates(views)
     assert (main.player, prior.player) == ("main", "prior")
     prior.loss.backward()
@@ -213,6 +214,7 @@ def test_it_gives_images_back_and_makes_such(codebook: str) -> None:
     optimizers, values = make_optimizers(method, method.recipe), {}
     for step in range(150):
         set_learning_rate(optimizers, 1e-2 * (1 - step / 150))
+        method.progress = step / 150
         values = train_step(method, [{"image": images(16)}], optimizers)
         method.after_step((step + 1) / 150)
     method.eval()

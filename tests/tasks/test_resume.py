@@ -16,7 +16,10 @@ import pytest
 
 from selfsup.data import open_data
 from selfsup.engine.checkpoint import checkpoint_path, load_tensors, steps_saved
+from selfsup.engine.loop import Stopped
+from selfsup.method import Method
 from selfsup.methods import METHODS
+from selfsup.methods.simclr import SimCLR
 from selfsup.tasks.pretrain import pretrain
 
 STEPS = 6
@@ -146,3 +149,21 @@ def test_a_signal_saves_and_says_so(number: signal.Signals, status: int, images:
     assert "Traceback" not in errors
     assert json.loads((run / "status.json").read_text())["state"] == "stopped"
     assert steps_saved(run / "checkpoints")[-1] == trace(run)[-1][0]
+
+
+def test_a_method_is_told_how_far_the_training_is(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before each step, after a resume too; of a method that is not being trained it is at its end."""
+    told: list[tuple[float, float]] = []
+
+    def recording(self: SimCLR, progress: float) -> None:
+        told.append((self.progress, progress))
+        if len(told) == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(SimCLR, "after_step", recording)
+    with pytest.raises(Stopped):
+        pretrain(images, "simclr", out=tmp_path / "run", batch_size=10, steps=4, quiet=True)
+    assert told[:2] == [(0.0, 0.25), (0.25, 0.5)]
+    pretrain(resume=tmp_path / "run", quiet=True)
+    assert told[-2:] == [(0.5, 0.75), (0.75, 1.0)]
+    assert Method.progress == 1.0
