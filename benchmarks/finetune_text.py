@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--epochs", type=float, help="passes over the training data; 4 for SST-2 and UPOS, 5 for XQuAD by default")
+    parser.add_argument("--lr", type=float, help="of every training; chosen for each task and start when not given")
     parser.add_argument("--fraction", type=float, default=1.0, help="part of the training data, for a quick look")
     parser.add_argument("--starts", nargs="+", choices=list(STARTS), default=list(STARTS))
     parser.add_argument("--how", choices=["full", "layerwise"], default="full", help="of the pretrained network")
@@ -57,7 +58,7 @@ def main() -> None:
     facts = setting()
     announce(facts)
     encoder = selfsup.load(arguments.run)
-    same = {"run": str(arguments.run), "fraction": arguments.fraction}
+    same = {"run": str(arguments.run), "fraction": arguments.fraction, **({"lr": arguments.lr} if arguments.lr else {})}
     starts = {
         "pretrained": {"start": "pretrained", "how": arguments.how, **same, "pretraining": pretraining(arguments.run)},
         "random": {"start": "random", "how": "full", **same},  # the same however long the other has been trained
@@ -108,7 +109,7 @@ def compare(encoder: TrainedEncoder, wanted: dict[str, Any], arguments: argparse
     every_one, fresh = np.arange(len(train)), wanted["start"] == "random"
     decay = DECAY if how == "layerwise" else 1.0
     name = f"{task}, {wanted['start']}"
-    lr = done[0]["lr"] if done else work.choose(every_one, arguments.seeds[0], how, decay, name, from_scratch=fresh)
+    lr = arguments.lr or (done[0]["lr"] if done else work.choose(every_one, arguments.seeds[0], how, decay, name, from_scratch=fresh))
     steps = work.budget.steps_for(len(work.rows.ids))
     for seed in missing:
         curve: list[tuple[int, float]] = []
