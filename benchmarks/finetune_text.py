@@ -172,7 +172,7 @@ def reach(values: Sequence[float]) -> str:
 
 
 def drawn(lines: Sequence[dict[str, Any]]) -> str:
-    """Accuracy on the development set over steps, a panel for each task: the mean over the seeds, and its interval as a band."""
+    """Accuracy on the development set over steps, a panel a task: the mean over the seeds, its interval as a band; without step 0."""
     shown = [task for task in TASKS if any(line["task"] == task and line["curve"] for line in lines)]
     left, top, wide, high, gap = 64, 44, 380, 300, 70
     width = left + len(shown) * (wide + gap) + 60
@@ -182,11 +182,13 @@ def drawn(lines: Sequence[dict[str, Any]]) -> str:
     ]
     for number, task in enumerate(shown):
         x0 = left + number * (wide + gap)
-        curves = {start: [line["curve"] for line in lines if line["task"] == task and line["start"] == start] for start in STARTS}
+        mine = [line for line in lines if line["task"] == task]
+        curves = {start: [line["curve"][1:] for line in mine if line["start"] == start] for start in STARTS}
         every = [point for some in curves.values() for curve in some for point in curve]
         last = max(step for step, _ in every)
         low, most = (fn(100 * score for _, score in every) for fn in (min, max))
-        low, most = 5 * np.floor(low / 5), 5 * np.ceil(most / 5)
+        grid = next(g for g in (1, 2, 5, 10, 20, 50) if most - low <= 6 * g)
+        low, most = grid * np.floor(low / grid), grid * np.ceil(most / grid)
         seeds = max(map(len, curves.values()))
 
         def at(step: float, score: float, x0: int = x0, last: int = last, low: float = low, most: float = most) -> str:
@@ -195,7 +197,7 @@ def drawn(lines: Sequence[dict[str, Any]]) -> str:
 
         parts.append(f'<text x="{x0}" y="24" font-size="15">{TASKS[task][0]}: accuracy on the development set, %</text>')
         parts.append(f'<text x="{x0 + wide / 2}" y="{top + high + 42}" text-anchor="middle">steps of fine-tuning, {seeds} seeds</text>')
-        for value in np.linspace(low, most, 6):
+        for value in np.arange(low, most + grid / 2, grid):
             y = float(at(0, value / 100).split(",")[1])
             parts.append(f'<path d="M{x0} {y}h{wide}" stroke="#ddd"/>')
             parts.append(f'<text x="{x0 - 8}" y="{y + 4}" text-anchor="end">{value:g}</text>')
