@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import announce, append_line, inner_folder, read_lines, read_mnist, setting, table
+from common import announce, append_line, fits, inner_folder, read_lines, read_mnist, setting, table
 
 import selfsup
 from selfsup.data import Items, open_data
@@ -74,7 +74,7 @@ def main() -> None:
 
     def done(**wanted: Any) -> bool:
         wanted["data"] = arguments.data
-        return any(all(line.get(key) == value for key, value in wanted.items()) for line in read_lines(arguments.out))
+        return any(fits(line, wanted) for line in read_lines(arguments.out))
 
     protocol(arguments, settings, runs, keep, done)
     table(means([line for line in read_lines(arguments.out) if line["data"] == arguments.data]))

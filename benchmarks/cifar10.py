@@ -20,13 +20,12 @@ import hashlib
 import itertools
 import json
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from common import announce, append_line, inner_folder, read_lines, setting, table
+from common import announce, append_line, fits, inner_folder, read_lines, setting, table
 from torch import Tensor
 
 import selfsup
@@ -70,18 +69,13 @@ def main() -> None:
         batch = arguments.batch or (256 if method in BASELINES else method_class(method).recipe.batch_size)
         wanted = {"method": method, "images": images, "seed": seed, "encoder": arguments.encoder, "batch": batch}
         wanted |= {"options": arguments.options, "evaluated_on": [len(train), len(test)]}
-        if line_of(wanted, lines):
+        if any(fits(line, wanted) for line in lines):
             continue
         print(f"{method}, {images:,} images, seed {seed}", flush=True)
         measured = baseline(wanted, train, test) if method in BASELINES else pretrained(wanted, arguments, train, test)
         lines.append({**wanted, **measured, **facts})
         append_line(arguments.out, lines[-1])
     table([{name: line.get(name) for name in ("method", "images", "seed", "encoder", *MEASURED)} for line in lines])
-
-
-def line_of(wanted: dict[str, Any], lines: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """What has been measured already with these settings."""
-    return next((line for line in lines if all(line.get(key) == value for key, value in wanted.items())), None)
 
 
 def some(items: Items, count: int | None) -> Items:

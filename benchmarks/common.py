@@ -99,6 +99,11 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def fits(line: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether a line of results was measured with these settings."""
+    return all(line.get(key) == value for key, value in wanted.items())
+
+
 def median(values: Iterable[float]) -> float:
     return float(statistics.median(values))
 

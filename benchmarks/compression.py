@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import announce, append_line, inner_folder, read_lines, setting, table
+from common import announce, append_line, fits, inner_folder, read_lines, setting, table
 
 import selfsup
 from selfsup.data import Items, open_data
@@ -60,7 +60,7 @@ def main() -> None:
     done = read_lines(arguments.out)
 
     def missing(**wanted: Any) -> bool:
-        return not any(all(line.get(key) == value for key, value in wanted.items()) for line in done)
+        return not any(fits(line, wanted) for line in done)
 
     for codec, settings in SETTINGS.items():
         for counted in ("files", "shared"):

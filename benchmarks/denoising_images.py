@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import announce, append_line, inner_folder, read_lines, setting, table
+from common import announce, append_line, fits, inner_folder, read_lines, setting, table
 from sklearn.datasets import load_sample_images
 from torch import Tensor
 
@@ -66,7 +66,7 @@ def main() -> None:
     for seed, contender in itertools.product(arguments.seeds, arguments.contenders):
         wanted = {"contender": contender, "images": arguments.images, "seed": seed, "level": arguments.level, "batch": arguments.batch}
         wanted |= {"options": arguments.options, "test_images": len(test)}
-        if any(all(line.get(key) == value for key, value in wanted.items()) for line in lines):
+        if any(fits(line, wanted) for line in lines):
             continue
         print(f"{contender}, {arguments.images:,} images, seed {seed}", flush=True)
         try:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import announce, append_line, read_lines, setting, table
+from common import announce, append_line, fits, read_lines, setting, table
 
 import selfsup
 from selfsup.data.labelled import Labelled, open_labelled
@@ -58,7 +58,7 @@ def main() -> None:
     facts = setting()
     announce(facts)
     encoder = selfsup.load(arguments.run)
-    same = {"run": str(arguments.run), "fraction": arguments.fraction, **({"lr": arguments.lr} if arguments.lr else {})}
+    same = {"run": str(arguments.run), "fraction": arguments.fraction, "given_lr": arguments.lr}
     starts = {
         "pretrained": {"start": "pretrained", "how": arguments.how, **same, "pretraining": pretraining(arguments.run)},
         "random": {"start": "random", "how": "full", **same},  # the same however long the other has been trained
@@ -86,10 +86,6 @@ def pretraining(run: Path) -> dict[str, Any]:
         "batch": config["training"]["batch_size"],
         "seconds": status["seconds"],
     }
-
-
-def fits(line: dict[str, Any], wanted: dict[str, Any]) -> bool:
-    return all(line.get(key) == value for key, value in wanted.items())
 
 
 def compare(encoder: TrainedEncoder, wanted: dict[str, Any], arguments: argparse.Namespace, facts: dict[str, Any]) -> None:

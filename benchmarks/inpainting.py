@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import announce, append_line, inner_folder, read_lines, setting, table
+from common import announce, append_line, fits, inner_folder, read_lines, setting, table
 from PIL import Image
 from torch import Tensor
 
@@ -73,7 +73,7 @@ def measured(arguments: argparse.Namespace, weight: float, seed: int, facts: dic
     wanted = {"adversarial_weight": weight, "mask": arguments.mask, "images": arguments.images, "seed": seed}
     wanted |= {"encoder": arguments.encoder, "batch": batch, "test": arguments.test}
     for line in read_lines(arguments.out):
-        if all(line.get(key) == value for key, value in wanted.items()):
+        if fits(line, wanted):
             return line
     name = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:8]
     run = (arguments.runs or arguments.out.parent / "runs") / f"inpainting-{arguments.mask}-{weight}-{seed}-{name}"

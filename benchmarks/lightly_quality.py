@@ -14,13 +14,14 @@ import itertools
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightly_methods
 import torch
-from cifar10 import MEASURED, evaluate, line_of, pretrained, some
-from common import announce, append_line, extracted, inner_folder, read_lines, setting, table
+from cifar10 import MEASURED, evaluate, pretrained, some
+from common import announce, append_line, extracted, fits, inner_folder, read_lines, setting, table
 
 from selfsup.data import Items, open_data
 from selfsup.evaluation.features import embed_items
@@ -52,11 +53,11 @@ def main() -> None:
     rows = []
     with extracted(arguments.data, "train") as folder:
 
-        def once(wanted: dict[str, Any], train_it: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-            found = line_of(wanted, lines)
+        def once(wanted: dict[str, Any], pretrain: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+            found = next((line for line in lines if fits(line, wanted)), None)
             if found is None:
                 print(f"{wanted['method']}, {wanted['images']:,} images, seed {wanted['seed']}", flush=True)
-                lines.append(found := {**wanted, **train_it(), **facts})
+                lines.append(found := {**wanted, **pretrain(wanted, arguments, train, test), **facts})
                 append_line(arguments.out, found)
             return found
 
@@ -66,8 +67,8 @@ def main() -> None:
             theirs["options"] = {"lr": arguments.lr}
             ours = {**same, "method": method, "batch": arguments.own_batch or method_class(method).recipe.batch_size}
             ours["options"] = arguments.options
-            peer = once(theirs, lambda w=theirs, m=method: pretrain(m, w, arguments, str(folder), train, test))
-            own = once(ours, lambda w=ours: pretrained(w, arguments, train, test))
+            peer = once(theirs, partial(pretrained_by_lightly, method, str(folder)))
+            own = once(ours, pretrained)
             rows += [{**shown(peer), "kNN, points": None, "time": None}, {**shown(own), **beside(own, peer, len(test))}]
     table(rows)
 
@@ -83,7 +84,9 @@ def beside(own: dict[str, Any], peer: dict[str, Any], n: int) -> dict[str, str]:
     return {"kNN, points": f"{100 * (p - q):+.1f} ± {100 * half:.1f}", "time": f"{own['pretrain_seconds'] / peer['pretrain_seconds']:.2f}"}
 
 
-def pretrain(method: str, wanted: dict[str, Any], arguments: argparse.Namespace, folder: str, train: Items, test: Items) -> dict[str, Any]:
+def pretrained_by_lightly(
+    method: str, folder: str, wanted: dict[str, Any], arguments: argparse.Namespace, train: Items, test: Items
+) -> dict[str, Any]:
     torch.manual_seed(wanted["seed"])
     # lightly's views are standardised already, so the encoder's own standardising waits until it is evaluated on clean images.
     encoder = build_encoder(wanted["encoder"], channels=3, image_size=32, mean=[0.0] * 3, std=[1.0] * 3)

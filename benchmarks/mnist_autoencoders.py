@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import announce, append_line, read_lines, read_mnist, setting, table
+from common import announce, append_line, fits, read_lines, read_mnist, setting, table
 from torch import Tensor, nn
 
 import selfsup
@@ -202,7 +202,7 @@ def main() -> None:
             for method, settings in part.methods.items():
                 options, images = (arguments.options, arguments.images or part.images) if settings else ({}, 0)
                 wanted = {"part": name, "method": method, "images": images, "seed": seed, "settings": settings, "options": options}
-                if any(all(line.get(key) == value for key, value in wanted.items()) for line in lines):
+                if any(fits(line, wanted) for line in lines):
                     continue
                 print(f"{name}: {method}, seed {seed}", flush=True)
                 try:

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import announce, append_line, read_lines, read_mnist, setting, table
+from common import announce, append_line, fits, read_lines, read_mnist, setting, table
 
 import selfsup
 from selfsup.engine.loop import Stopped
@@ -56,7 +56,7 @@ def main() -> None:
     contenders += [{"method": "discrete_autoencoder", "options": options} for options in arguments.options]
     for seed, contender in itertools.product(arguments.seeds, contenders):
         wanted = {**contender, "symbols": arguments.symbols, "epochs": arguments.epochs, "seed": seed}
-        if any(all(line.get(key) == value for key, value in wanted.items()) for line in lines):
+        if any(fits(line, wanted) for line in lines):
             continue
         begin = time.perf_counter()
         try:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import announce, append_line, read_lines, read_mnist, setting, table
+from common import announce, append_line, fits, read_lines, read_mnist, setting, table
 from torch import Tensor
 
 import selfsup
@@ -57,7 +57,7 @@ def main() -> None:
         trained = {name: getattr(arguments, name) for name in ("epochs", "batch", "lr", "options", "precision", "binarisation")}
         trained["seed"] = seed
         how = {name: getattr(arguments, name) for name in ("evaluate_in", "samples", "test_images")}
-        if any(all(line.get(key) == value for key, value in {**trained, **how}.items()) for line in lines):
+        if any(fits(line, {**trained, **how}) for line in lines):
             continue
         try:
             run = pretrained(trained, arguments, train)

@@ -116,7 +116,6 @@ def test_it_denoises_without_having_seen_a_clean_image() -> None:
         index = torch.arange(16) + 16 * (step % 4)
         net.progress = step / 40
         train_step(net, [net.views({"image": images[index], "index": index}, generator)], optimizers)
-        net.after_step((step + 1) / 40)
     net.eval().requires_grad_(False)
     assert isinstance(net, Denoises)
     clean = photos(8, 45, 30) / 255
