@@ -137,7 +137,7 @@ def measure_selfsup(arguments: argparse.Namespace, device: torch.device) -> dict
     items = open_data(arguments.folder)
     mean, std = statistics(items)
     encoder = build_encoder(arguments.encoder, channels=3, image_size=items.image_size, mean=mean, std=std)
-    method = SimCLR(encoder, image_size=items.image_size, crops=2)  # as many as lightly's
+    method = SimCLR(encoder, image_size=items.image_size, crop_size=items.image_size, crops=2)  # as lightly's
     bf16 = {"selfsup-fp32": False, "selfsup-bf16": True}.get(arguments.only, has_fast_bf16(device))
     training = Training(SimCLR.recipe, arguments.batch, steps=arguments.warmup + arguments.steps, bf16=bf16)
     with TemporaryDirectory() as run:

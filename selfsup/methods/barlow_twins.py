@@ -19,6 +19,7 @@ from selfsup.distributed import sum_over_processes, world_size
 from selfsup.losses import full_precision
 from selfsup.method import Batch, Encoder, Method, Recipe
 from selfsup.models.heads import mlp
+from selfsup.models.multicrop import crop_side
 from selfsup.views.crops import TwoCrops
 
 EPSILON = 1e-5
@@ -34,7 +35,9 @@ class BarlowTwins(Method):
 
     Args:
         encoder: maps (B, C, H, W) to (B, encoder.width).
-        image_size: height and width of a crop, in pixels.
+        image_size: height and width of an image, in pixels.
+        crop_size: side of a crop in pixels, 1 to image_size, which is the paper's; None for three quarters of it and 24 or more, so that
+            things are as large in a crop as in the whole image, and take half of the time; all of it unless f is small or a ResNet.
         lambda_: weight of each off-diagonal correlation, no unit; the paper's is 0.005, with 8192^2 of them.
         hidden_size: width of the projector's two hidden layers; the paper's is 8192.
         projection_size: D, width of the projector's output, thrown away after training; the paper's is 8192, and more was better.
@@ -50,6 +53,7 @@ class BarlowTwins(Method):
         encoder: Encoder,
         *,
         image_size: int = 224,
+        crop_size: int | None = None,
         lambda_: float = 5e-3,
         hidden_size: int = 1024,
         projection_size: int = 1024,
@@ -64,13 +68,14 @@ class BarlowTwins(Method):
         self.projector = mlp(encoder.width, hidden_size, hidden_size, projection_size)
         self.projector[-1].register_parameter("bias", None)  # the loss would not see it
         self.lambda_ = lambda_
+        side = crop_side(encoder, image_size, crop_size)
         self.views = TwoCrops(  # BYOL's, says section 2.2; like SimCLR's, without blur up to 32 pixels
-            image_size,
+            side,
             colour_strength,
             scale=(smallest_crop, 1.0),
             flip=flip,
             colours=(0.4, 0.4, 0.2, 0.1),
-            blur=(1.0, 0.1) if image_size > 32 else 0.0,
+            blur=(1.0, 0.1) if side > 32 else 0.0,
             solarize=(0.0, 0.2),
         )
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from selfsup.losses import full_precision
 from selfsup.method import Batch, Encoder, Method, Recipe
 from selfsup.models.heads import mlp
+from selfsup.models.multicrop import crop_side
 from selfsup.models.teacher import follow, frozen_copy
 from selfsup.views.crops import TwoCrops
 
@@ -33,7 +34,9 @@ class BYOL(Method):
 
     Args:
         encoder: f, maps (B, C, H, W) to (B, encoder.width).
-        image_size: height and width of a crop, in pixels.
+        image_size: height and width of an image, in pixels.
+        crop_size: side of a crop in pixels, 1 to image_size, which is the paper's; None for three quarters of it and 24 or more, so that
+            things are as large in a crop as in the whole image, and take half of the time; all of it unless f is small or a ResNet.
         tau_base: share of the target that stays at the first step, 0 to 1; it rises to 1 by the last one. The paper's 0.996 suits 10^5
             steps and more; 0.99, its value for 300 epochs, suits a few hundred to thousands of steps.
         hidden_size: width of the hidden layer of the projector g and of the predictor q; the paper's is 4096.
@@ -50,6 +53,7 @@ class BYOL(Method):
         encoder: Encoder,
         *,
         image_size: int = 224,
+        crop_size: int | None = None,
         tau_base: float = 0.99,
         hidden_size: int = 1024,
         projection_size: int = 256,
@@ -65,13 +69,14 @@ class BYOL(Method):
         self.predictor = mlp(projection_size, hidden_size, projection_size)
         self.target_encoder, self.target_projector = frozen_copy(self.encoder), frozen_copy(self.projector)
         self.tau_base = tau_base
+        side = crop_side(encoder, image_size, crop_size)
         self.views = TwoCrops(  # t and t' of appendix B, table 6; like SimCLR's, without blur up to 32 pixels
-            image_size,
+            side,
             colour_strength,
             scale=(smallest_crop, 1.0),
             flip=flip,
             colours=(0.4, 0.4, 0.2, 0.1),
-            blur=(1.0, 0.1) if image_size > 32 else 0.0,
+            blur=(1.0, 0.1) if side > 32 else 0.0,
             solarize=(0.0, 0.2),
         )
 

@@ -23,6 +23,7 @@ from selfsup.distributed import gather
 from selfsup.losses import full_precision, info_nce, nce
 from selfsup.method import Batch, Encoder, Method, Recipe
 from selfsup.models.heads import mlp
+from selfsup.models.multicrop import crop_side
 from selfsup.models.teacher import follow, frozen_copy
 from selfsup.views.crops import TwoCrops
 from selfsup.views.looks import Look, draw
@@ -61,7 +62,9 @@ class InstanceDiscrimination(Method):
 
     Args:
         encoder: maps (B, C, H, W) to (B, encoder.width); a projection to D dimensions makes f of it.
-        image_size: height and width of a crop, in pixels.
+        image_size: height and width of an image, in pixels.
+        crop_size: side of a crop in pixels, 1 to image_size, which is the paper's; None for three quarters of it and 24 or more, so that
+            things are as large in a crop as in the whole image, and take half of the time; all of it unless f is small or a ResNet.
         items: n, number of items in the data, for the bank.
         dictionary: batch, bank or queue; the paper's is the bank.
         temperature: tau, no unit; the paper's is 0.07.
@@ -90,6 +93,7 @@ class InstanceDiscrimination(Method):
         encoder: Encoder,
         *,
         image_size: int = 224,
+        crop_size: int | None = None,
         items: int = 0,
         dictionary: Literal["batch", "bank", "queue"] = "batch",
         temperature: float = 0.1,
@@ -120,7 +124,8 @@ class InstanceDiscrimination(Method):
         self.projector = mlp(encoder.width, *([hidden_size] if hidden_size else []), projection_size)
         self.dictionary, self.temperature = dictionary, temperature
         self.bank_momentum, self.proximal, self.key_momentum = bank_momentum, proximal, key_momentum
-        crops = TwoCrops(image_size, colour_strength, scale=(smallest_crop, 1.0), flip=flip, colours=(0.4, 0.4, 0.4, 0.4), blur=0.0)
+        side = crop_side(encoder, image_size, crop_size)
+        crops = TwoCrops(side, colour_strength, scale=(smallest_crop, 1.0), flip=flip, colours=(0.4, 0.4, 0.4, 0.4), blur=0.0)
         if dictionary == "bank":
             self.register_buffer("bank", F.normalize(torch.randn(items, projection_size), dim=1))
             self.register_buffer("log_z", torch.tensor(math.inf))  # until the first batch has estimated it

@@ -22,6 +22,7 @@ from selfsup.distributed import gather, rank, world_size
 from selfsup.losses import info_nce, wide
 from selfsup.method import Batch, Encoder, Method, Recipe
 from selfsup.models.heads import mlp
+from selfsup.models.multicrop import crop_side
 from selfsup.models.teacher import follow, frozen_copy
 from selfsup.views.crops import TwoCrops
 
@@ -31,7 +32,9 @@ class MoCo(Method):
 
     Args:
         encoder: f_q, maps (B, C, H, W) to (B, encoder.width); f_k starts as its copy.
-        image_size: height and width of a crop, in pixels.
+        image_size: height and width of an image, in pixels.
+        crop_size: side of a crop in pixels, 1 to image_size, which is the paper's; None for three quarters of it and 24 or more, so that
+            things are as large in a crop as in the whole image, and take half of the time; all of it unless f is small or a ResNet.
         version: 1 has a linear projection and no blur; 2, the default, has a hidden layer, blur and weaker hue (the papers have one each).
         temperature: tau of equation 1, no unit; the papers use 0.07 in version 1, 0.2 in version 2, short runs want 0.1.
         momentum: m of equation 2, the share of f_k that stays at each step, 0 to 1; the paper's 0.999 suits 10^5 steps and more.
@@ -53,6 +56,7 @@ class MoCo(Method):
         encoder: Encoder,
         *,
         image_size: int = 224,
+        crop_size: int | None = None,
         version: Literal[1, 2] = 2,
         temperature: float = 0.1,
         momentum: float = 0.99,
@@ -80,10 +84,11 @@ class MoCo(Method):
         self.register_buffer("oldest", torch.zeros((), dtype=torch.int64))  # the row of the queue that the next key replaces
         self.temperature, self.momentum = temperature, momentum
         self.bn_splits, self.symmetric = bn_splits, symmetric
+        side = crop_side(encoder, image_size, crop_size)
         if version == 1:
-            self.views = TwoCrops(image_size, colour_strength, scale=(0.2, 1.0), jitter=1.0, colours=(0.4, 0.4, 0.4, 0.4), blur=0.0)
+            self.views = TwoCrops(side, colour_strength, scale=(0.2, 1.0), jitter=1.0, colours=(0.4, 0.4, 0.4, 0.4), blur=0.0)
         else:
-            self.views = TwoCrops(image_size, colour_strength, scale=(0.2, 1.0), colours=(0.4, 0.4, 0.4, 0.1))
+            self.views = TwoCrops(side, colour_strength, scale=(0.2, 1.0), colours=(0.4, 0.4, 0.4, 0.1))
         self._new_keys: list[Tensor] = []  # of this step's micro-batches
 
     def loss(self, views: Batch) -> Tensor:

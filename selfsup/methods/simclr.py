@@ -22,6 +22,7 @@ from selfsup.losses import poly_view
 from selfsup.method import Batch, Encoder, Method, Recipe
 from selfsup.models.heads import mlp
 from selfsup.models.kept_head import with_head
+from selfsup.models.multicrop import crop_side
 from selfsup.views.crops import TwoCrops
 
 
@@ -33,7 +34,9 @@ class SimCLR(Method):
 
     Args:
         encoder: f, maps (B, C, H, W) to (B, encoder.width).
-        image_size: height and width of a crop, in pixels.
+        image_size: height and width of an image, in pixels.
+        crop_size: side of a crop in pixels, 1 to image_size, which is the paper's; None for three quarters of it and 24 or more, so that
+            things are as large in a crop as in the whole image, and take half of the time; all of it unless f is small or a ResNet.
         crops: views of every image, 2 to 8; the paper's is 2. More of them make more of each image and take as much longer; in the
             same time, with a batch as much smaller, three or four are better than two.
         version: 1 has one hidden layer in g, 2 has two (the papers have one each).
@@ -54,6 +57,7 @@ class SimCLR(Method):
         encoder: Encoder,
         *,
         image_size: int = 224,
+        crop_size: int | None = None,
         crops: int = 3,
         version: Literal[1, 2] = 1,
         kept_layers: int | None = None,
@@ -80,7 +84,8 @@ class SimCLR(Method):
         self.encoder = with_head(encoder, hidden_size=hidden_size, layers=kept)
         self.projector = mlp(self.encoder.width, *[hidden_size] * (hidden - kept), projection_size)
         self.temperature = temperature
-        self.views = TwoCrops(image_size, colour_strength, scale=(smallest_crop, 1.0), flip=flip, further=crops - 2)  # t, t' of algorithm 1
+        side = crop_side(encoder, image_size, crop_size)
+        self.views = TwoCrops(side, colour_strength, scale=(smallest_crop, 1.0), flip=flip, further=crops - 2)  # t, t' of algorithm 1
 
     def loss(self, views: Batch) -> Tensor:
         # All views in one pass, so that batch normalisation sees every one of them.

@@ -19,6 +19,7 @@ from torch import Tensor
 from selfsup.losses import full_precision
 from selfsup.method import Batch, Encoder, Method, Recipe
 from selfsup.models.heads import mlp
+from selfsup.models.multicrop import crop_side
 from selfsup.views.crops import TwoCrops
 
 
@@ -31,7 +32,9 @@ class SimSiam(Method):
 
     Args:
         encoder: the backbone of f, maps (B, C, H, W) to (B, encoder.width).
-        image_size: height and width of a crop, in pixels.
+        image_size: height and width of an image, in pixels.
+        crop_size: side of a crop in pixels, 1 to image_size, which is the paper's; None for three quarters of it and 24 or more, so that
+            things are as large in a crop as in the whole image, and take half of the time; all of it unless f is small or a ResNet.
         projection_size: D, width of the three layers of f's projector, thrown away after training; the paper's is 2048.
         bottleneck: width of h's hidden layer; the paper's is a quarter of D, 512.
         colour_strength: multiplies the strengths of the colour changes, no unit; the paper's is 1.0.
@@ -46,6 +49,7 @@ class SimSiam(Method):
         encoder: Encoder,
         *,
         image_size: int = 224,
+        crop_size: int | None = None,
         projection_size: int = 512,
         bottleneck: int = 128,
         colour_strength: float = 1.0,
@@ -57,7 +61,8 @@ class SimSiam(Method):
         # Batch normalisation after every layer, the output too (section 3 and table 3); without it training is unstable.
         self.projector = mlp(encoder.width, projection_size, projection_size, projection_size, last_norm=True)
         self.predictor = mlp(projection_size, bottleneck, projection_size)
-        self.views = TwoCrops(image_size, colour_strength, scale=(smallest_crop, 1.0), flip=flip, colours=(0.4, 0.4, 0.4, 0.1))
+        side = crop_side(encoder, image_size, crop_size)
+        self.views = TwoCrops(side, colour_strength, scale=(smallest_crop, 1.0), flip=flip, colours=(0.4, 0.4, 0.4, 0.1))
 
     def loss(self, views: Batch) -> Tensor:
         """Equation 4: each view predicts the other, halved."""

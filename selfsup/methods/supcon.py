@@ -19,6 +19,7 @@ from torch import Tensor
 from selfsup.losses import supcon
 from selfsup.method import Batch, Encoder, Method, Recipe
 from selfsup.models.heads import mlp
+from selfsup.models.multicrop import crop_side
 from selfsup.views.crops import TwoCrops
 
 
@@ -30,7 +31,9 @@ class SupCon(Method):
 
     Args:
         encoder: Enc, maps (B, C, H, W) to (B, encoder.width).
-        image_size: height and width of a crop, in pixels.
+        image_size: height and width of an image, in pixels.
+        crop_size: side of a crop in pixels, 1 to image_size, which is the paper's; None for three quarters of it and 24 or more, so that
+            things are as large in a crop as in the whole image, and take half of the time; all of it unless f is small or a ResNet.
         temperature: tau of equation 2, no unit; the paper's is 0.1.
         hidden_size: width of Proj's hidden layer; the paper's is the encoder's, 2048 for ResNet-50.
         projection_size: D, width of Proj's output, thrown away after training; the paper's is 128.
@@ -47,6 +50,7 @@ class SupCon(Method):
         encoder: Encoder,
         *,
         image_size: int = 224,
+        crop_size: int | None = None,
         temperature: float = 0.1,
         hidden_size: int = 512,
         projection_size: int = 128,
@@ -60,7 +64,8 @@ class SupCon(Method):
         self.encoder = encoder
         self.projector = mlp(encoder.width, hidden_size, projection_size, norm=False)
         self.temperature = temperature
-        self.views = TwoCrops(image_size, colour_strength, scale=(smallest_crop, 1.0), flip=flip)
+        side = crop_side(encoder, image_size, crop_size)
+        self.views = TwoCrops(side, colour_strength, scale=(smallest_crop, 1.0), flip=flip)
 
     def loss(self, views: Batch) -> Tensor:
         """Equation 2, a mean over the 2B views, in nats."""

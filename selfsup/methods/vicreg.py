@@ -21,6 +21,7 @@ from selfsup.distributed import sum_over_processes, world_size
 from selfsup.losses import full_precision
 from selfsup.method import Batch, Encoder, Method, Recipe
 from selfsup.models.heads import mlp
+from selfsup.models.multicrop import crop_side
 from selfsup.views.crops import TwoCrops
 
 GAMMA, EPSILON = 1.0, 1e-4
@@ -36,7 +37,9 @@ class VICReg(Method):
 
     Args:
         encoder: f, maps (B, C, H, W) to (B, encoder.width).
-        image_size: height and width of a crop, in pixels.
+        image_size: height and width of an image, in pixels.
+        crop_size: side of a crop in pixels, 1 to image_size, which is the paper's; None for three quarters of it and 24 or more, so that
+            things are as large in a crop as in the whole image, and take half of the time; all of it unless f is small or a ResNet.
         lambda_: weight of the invariance term, no unit; the paper's is 25.
         mu: weight of the variance term, no unit; the paper's is 25.
         nu: weight of the covariance term, no unit; the paper's is 1.
@@ -54,6 +57,7 @@ class VICReg(Method):
         encoder: Encoder,
         *,
         image_size: int = 224,
+        crop_size: int | None = None,
         lambda_: float = 25.0,
         mu: float = 25.0,
         nu: float = 1.0,
@@ -70,8 +74,9 @@ class VICReg(Method):
         self.expander = mlp(encoder.width, hidden_size, hidden_size, projection_size)
         self.expander[-1].register_parameter("bias", None)  # the loss would not see it
         self.lambda_, self.mu, self.nu = lambda_, mu, nu
+        side = crop_side(encoder, image_size, crop_size)
         self.views = TwoCrops(  # like SimCLR's, without blur up to 32 pixels
-            image_size, colour_strength, scale=(smallest_crop, 1.0), flip=flip, colours=(0.4, 0.4, 0.2, 0.1), solarize=0.1
+            side, colour_strength, scale=(smallest_crop, 1.0), flip=flip, colours=(0.4, 0.4, 0.2, 0.1), solarize=0.1
         )
 
     def loss(self, views: Batch) -> Tensor:

@@ -1,4 +1,4 @@
-"""Crops of several sizes through one network, as SwAV and DINO show them.
+"""Crops smaller than the image: their sides, and crops of several sizes through one network, as SwAV and DINO show them.
 
 Axes: B images, C channels, V crops of an image.
 """
@@ -11,6 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from selfsup.method import Encoder
+from selfsup.models.resnet import ResNet
+from selfsup.models.small import Small
 from selfsup.models.vit import ViT
 
 
@@ -18,6 +20,34 @@ def local_size(encoder: Encoder, image_size: int) -> int:
     """Side of the small crops in pixels: half of the image's, rounded down to whole patches where the encoder is a ViT."""
     patch = encoder.patch_size if isinstance(encoder, ViT) else 1
     return max(1, image_size // 2 // patch) * patch
+
+
+LEAST = 24
+"""Side of an image in pixels up to which its crops are not made smaller."""
+
+
+def crop_side(encoder: Encoder, image_size: int, given: int | None) -> int:
+    """Side in pixels of the crops that are all an encoder sees in training.
+
+    A random crop enlarges what is in it. A network that is to see whole images is better trained on crops of fewer pixels, where things
+    have the size that they will have (1906.06423, section 3), and that is faster as well.
+
+    Args:
+        encoder: what sees them.
+        image_size: side of a whole image as the encoder sees it after training, in pixels.
+        given: the side that was asked for; None for three quarters of image_size, at least 24, where the encoder averages over any number
+            of places: the small network and ResNets. Others get image_size, since they may have been made for it.
+
+    Raises:
+        ValueError: a side that is not between 1 and image_size, or not of whole patches of a ViT.
+    """
+    if given is None:
+        return max(image_size * 3 // 4, min(image_size, LEAST)) if isinstance(encoder, Small | ResNet) else image_size
+    patch = encoder.patch_size if isinstance(encoder, ViT) else 1
+    if not 1 <= given <= image_size or given % patch:
+        whole = f", and a multiple of the vit's patch of {patch} pixels" if patch > 1 else ""
+        raise ValueError(f"crop_size must be 1 to image_size, {image_size}{whole}, got {given}")
+    return given
 
 
 def one_pass_a_size(encoder: nn.Module, crops: Sequence[Float[Tensor, "B C _ _"]]) -> Float[Tensor, "rows width"]:
