@@ -65,8 +65,9 @@ class BYOL(Method):
         if not 0 <= tau_base <= 1:
             raise ValueError(f"tau_base must be between 0 and 1, got {tau_base}")
         self.encoder = encoder
-        self.projector = mlp(encoder.width, hidden_size, projection_size)
-        self.predictor = mlp(projection_size, hidden_size, projection_size)
+        # The paper does not say how these begin; what it does without, negatives, would be what tells their outputs apart at first.
+        self.projector = mlp(encoder.width, hidden_size, projection_size, centred=True)
+        self.predictor = mlp(projection_size, hidden_size, projection_size, centred=True)
         self.target_encoder, self.target_projector = frozen_copy(self.encoder), frozen_copy(self.projector)
         self.tau_base = tau_base
         side = crop_side(encoder, image_size, crop_size)

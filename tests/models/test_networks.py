@@ -94,6 +94,17 @@ def test_mlp_has_the_layers_that_were_asked_for() -> None:
     assert [m.bias is None for m in mlp(4, 8, 2, norm=False) if isinstance(m, nn.Linear)] == [False, False]
 
 
+def test_a_centred_mlp_tells_its_inputs_apart_from_the_start() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(256, 64)
+    alike = {}
+    for centred in (False, True):
+        y = torch.nn.functional.normalize(mlp(64, 512, 64, centred=centred)(x).detach(), dim=1)
+        alike[centred] = float((y @ y.T).fill_diagonal_(0).sum() / (256 * 255))
+    assert alike[False] > 0.35
+    assert abs(alike[True]) < 0.02
+
+
 def test_the_mlp_encoder_takes_any_number_of_columns() -> None:
     assert MLP(channels=1)(torch.randn(4, 1)).shape == (4, 256)
     assert MLP(channels=9, width=5)(torch.randn(4, 9)).shape == (4, 5)
