@@ -38,7 +38,7 @@ class BYOL(Method):
         crop_size: side of a crop in pixels, 1 to image_size, which is the paper's; None for three quarters of it and 24 or more, so that
             things are as large in a crop as in the whole image, and it takes half of the time; all of it but for small and ResNets.
         tau_base: share of the target that stays at the first step, 0 to 1; it rises to 1 by the last one. The paper's 0.996 suits 10^5
-            steps and more; 0.99, its value for 300 epochs, suits a few hundred to thousands of steps.
+            steps and more, 0.99, its value for 300 epochs, tens of thousands; 0.96 suits some hundred to thousands of steps.
         hidden_size: width of the hidden layer of the projector g and of the predictor q; the paper's is 4096.
         projection_size: D, width of the outputs of g and q, thrown away after training; the paper's is 256.
         colour_strength: multiplies the strengths of the colour changes, no unit; the paper's is 1.0.
@@ -46,7 +46,7 @@ class BYOL(Method):
         flip: probability of mirroring a view; 0.5 in the paper, 0 where left and right matter, as in digits.
     """
 
-    recipe: ClassVar[Recipe] = Recipe(optimizer="adamw", lr=1.4e-3, batch_size=128, weight_decay=1e-2)
+    recipe: ClassVar[Recipe] = Recipe(optimizer="adamw", lr=1e-3, batch_size=64, weight_decay=1e-2)
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class BYOL(Method):
         *,
         image_size: int = 224,
         crop_size: int | None = None,
-        tau_base: float = 0.99,
+        tau_base: float = 0.96,
         hidden_size: int = 1024,
         projection_size: int = 256,
         colour_strength: float = 1.0,
@@ -65,7 +65,7 @@ class BYOL(Method):
         if not 0 <= tau_base <= 1:
             raise ValueError(f"tau_base must be between 0 and 1, got {tau_base}")
         self.encoder = encoder
-        # The paper does not say how these begin; what it does without, negatives, would be what tells their outputs apart at first.
+        # The paper does not say how these begin. At random all outputs are almost parallel, and there are no negatives to tell them apart.
         self.projector = mlp(encoder.width, hidden_size, projection_size, centred=True)
         self.predictor = mlp(projection_size, hidden_size, projection_size, centred=True)
         self.target_encoder, self.target_projector = frozen_copy(self.encoder), frozen_copy(self.projector)
