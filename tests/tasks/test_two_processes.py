@@ -21,7 +21,7 @@ from selfsup.tasks.pretrain import pretrain
 
 STEPS = 4
 # Learning rates where the loss is a large sum, and so is its gradient, or where many rectifiers are near their edge.
-SMALL_STEPS = {"barlow_twins": 1e-5, "vicreg": 1e-4, "jigsaw": 2e-4}
+SMALL_STEPS = {"barlow_twins": 1e-5, "vicreg": 1e-4, "jigsaw": 2e-4, "simclr": 5e-4}
 
 
 @pytest.fixture(scope="module")
