@@ -36,8 +36,8 @@ class BarlowTwins(Method):
     Args:
         encoder: maps (B, C, H, W) to (B, encoder.width).
         image_size: height and width of an image, in pixels.
-        crop_size: side of a crop in pixels, 1 to image_size, which is the paper's; None for three quarters of it and 24 or more, so that
-            things are as large in a crop as in the whole image, and it takes half of the time; all of it but for small and ResNets.
+        crop_size: side of a crop in pixels, 1 to image_size, which is the paper's; None for three quarters of it and 24 or more where the
+            encoder is small or a ResNet, so that things are as large in a crop as in the whole image, in less time; all of it for others.
         lambda_: weight of each off-diagonal correlation, no unit; the paper's is 0.005, with 8192^2 of them.
         hidden_size: width of the projector's two hidden layers; the paper's is 8192.
         projection_size: D, width of the projector's output, thrown away after training; the paper's is 8192, and more was better.

@@ -35,8 +35,8 @@ class BYOL(Method):
     Args:
         encoder: f, maps (B, C, H, W) to (B, encoder.width).
         image_size: height and width of an image, in pixels.
-        crop_size: side of a crop in pixels, 1 to image_size, which is the paper's; None for three quarters of it and 24 or more, so that
-            things are as large in a crop as in the whole image, and it takes half of the time; all of it but for small and ResNets.
+        crop_size: side of a crop in pixels, 1 to image_size, which is the paper's; None for three quarters of it and 24 or more where the
+            encoder is small or a ResNet, so that things are as large in a crop as in the whole image, in less time; all of it for others.
         tau_base: share of the target that stays at the first step, 0 to 1; it rises to 1 by the last one. The paper's 0.996 suits 10^5
             steps and more, 0.99, its value for 300 epochs, tens of thousands; 0.96 suits some hundred to thousands of steps.
         hidden_size: width of the hidden layer of the projector g and of the predictor q; the paper's is 4096.

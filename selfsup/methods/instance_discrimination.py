@@ -63,8 +63,8 @@ class InstanceDiscrimination(Method):
     Args:
         encoder: maps (B, C, H, W) to (B, encoder.width); a projection to D dimensions makes f of it.
         image_size: height and width of an image, in pixels.
-        crop_size: side of a crop in pixels, 1 to image_size, which is the paper's; None for three quarters of it and 24 or more, so that
-            things are as large in a crop as in the whole image, and it takes half of the time; all of it but for small and ResNets.
+        crop_size: side of a crop in pixels, 1 to image_size, which is the paper's; None for three quarters of it and 24 or more where the
+            encoder is small or a ResNet, so that things are as large in a crop as in the whole image, in less time; all of it for others.
         items: n, number of items in the data, for the bank.
         dictionary: batch, bank or queue; the paper's is the bank.
         temperature: tau, no unit; the paper's is 0.07.

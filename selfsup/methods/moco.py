@@ -33,8 +33,8 @@ class MoCo(Method):
     Args:
         encoder: f_q, maps (B, C, H, W) to (B, encoder.width); f_k starts as its copy.
         image_size: height and width of an image, in pixels.
-        crop_size: side of a crop in pixels, 1 to image_size, which is the paper's; None for three quarters of it and 24 or more, so that
-            things are as large in a crop as in the whole image, and it takes half of the time; all of it but for small and ResNets.
+        crop_size: side of a crop in pixels, 1 to image_size, which is the paper's; None for three quarters of it and 24 or more where the
+            encoder is small or a ResNet, so that things are as large in a crop as in the whole image, in less time; all of it for others.
         version: 1 has a linear projection and no blur; 2, the default, has a hidden layer, blur and weaker hue (the papers have one each).
         temperature: tau of equation 1, no unit; the papers use 0.07 in version 1, 0.2 in version 2, short runs want 0.1.
         momentum: m of equation 2, the share of f_k that stays at each step, 0 to 1; the paper's 0.999 suits 10^5 steps and more.

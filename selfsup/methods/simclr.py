@@ -35,8 +35,8 @@ class SimCLR(Method):
     Args:
         encoder: f, maps (B, C, H, W) to (B, encoder.width).
         image_size: height and width of an image, in pixels.
-        crop_size: side of a crop in pixels, 1 to image_size, which is the paper's; None for three quarters of it and 24 or more, so that
-            things are as large in a crop as in the whole image, and it takes half of the time; all of it but for small and ResNets.
+        crop_size: side of a crop in pixels, 1 to image_size, which is the paper's; None for three quarters of it and 24 or more where the
+            encoder is small or a ResNet, so that things are as large in a crop as in the whole image, in less time; all of it for others.
         crops: views of every image, 2 to 8; the paper's is 2. More of them make more of each image and take as much longer; the batch is
             as much smaller, 256 views of 32 images, where 128 images suit two crops.
         version: 1 has one hidden layer in g, 2 has two (the papers have one each).

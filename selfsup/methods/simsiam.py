@@ -33,8 +33,8 @@ class SimSiam(Method):
     Args:
         encoder: the backbone of f, maps (B, C, H, W) to (B, encoder.width).
         image_size: height and width of an image, in pixels.
-        crop_size: side of a crop in pixels, 1 to image_size, which is the paper's; None for three quarters of it and 24 or more, so that
-            things are as large in a crop as in the whole image, and it takes half of the time; all of it but for small and ResNets.
+        crop_size: side of a crop in pixels, 1 to image_size, which is the paper's; None for three quarters of it and 24 or more where the
+            encoder is small or a ResNet, so that things are as large in a crop as in the whole image, in less time; all of it for others.
         projection_size: D, width of the three layers of f's projector, thrown away after training; the paper's is 2048.
         bottleneck: width of h's hidden layer; the paper's is a quarter of D, 512.
         colour_strength: multiplies the strengths of the colour changes, no unit; the paper's is 1.0.

@@ -32,8 +32,8 @@ class SupCon(Method):
     Args:
         encoder: Enc, maps (B, C, H, W) to (B, encoder.width).
         image_size: height and width of an image, in pixels.
-        crop_size: side of a crop in pixels, 1 to image_size, which is the paper's; None for three quarters of it and 24 or more, so that
-            things are as large in a crop as in the whole image, and it takes half of the time; all of it but for small and ResNets.
+        crop_size: side of a crop in pixels, 1 to image_size, which is the paper's; None for three quarters of it and 24 or more where the
+            encoder is small or a ResNet, so that things are as large in a crop as in the whole image, in less time; all of it for others.
         temperature: tau of equation 2, no unit; the paper's is 0.1.
         hidden_size: width of Proj's hidden layer; the paper's is the encoder's, 2048 for ResNet-50.
         projection_size: D, width of Proj's output, thrown away after training; the paper's is 128.

@@ -38,8 +38,8 @@ class VICReg(Method):
     Args:
         encoder: f, maps (B, C, H, W) to (B, encoder.width).
         image_size: height and width of an image, in pixels.
-        crop_size: side of a crop in pixels, 1 to image_size, which is the paper's; None for three quarters of it and 24 or more, so that
-            things are as large in a crop as in the whole image, and it takes half of the time; all of it but for small and ResNets.
+        crop_size: side of a crop in pixels, 1 to image_size, which is the paper's; None for three quarters of it and 24 or more where the
+            encoder is small or a ResNet, so that things are as large in a crop as in the whole image, in less time; all of it for others.
         lambda_: weight of the invariance term, no unit; the paper's is 25.
         mu: weight of the variance term, no unit; the paper's is 25.
         nu: weight of the covariance term, no unit; the paper's is 1.

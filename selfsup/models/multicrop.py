@@ -18,7 +18,7 @@ from selfsup.models.vit import ViT
 
 def local_size(encoder: Encoder, image_size: int) -> int:
     """Side of the small crops in pixels: half of the image's, rounded down to whole patches where the encoder is a ViT."""
-    patch = encoder.patch_size if isinstance(encoder, ViT) else 1
+    patch = _patch(encoder)
     return max(1, image_size // 2 // patch) * patch
 
 
@@ -43,7 +43,7 @@ def crop_side(encoder: Encoder, image_size: int, given: int | None) -> int:
     """
     if given is None:
         return max(image_size * 3 // 4, min(image_size, LEAST)) if isinstance(encoder, Small | ResNet) else image_size
-    patch = encoder.patch_size if isinstance(encoder, ViT) else 1
+    patch = _patch(encoder)
     if not 1 <= given <= image_size or given % patch:
         whole = f", and a multiple of the vit's patch of {patch} pixels" if patch > 1 else ""
         raise ValueError(f"crop_size must be 1 to image_size, {image_size}{whole}, got {given}")
@@ -53,3 +53,8 @@ def crop_side(encoder: Encoder, image_size: int, given: int | None) -> int:
 def one_pass_a_size(encoder: nn.Module, crops: Sequence[Float[Tensor, "B C _ _"]]) -> Float[Tensor, "rows width"]:
     """Vectors of all crops, V B rows, crop by crop; neighbours of one size go through the encoder together, in one batch."""
     return torch.cat([encoder(torch.cat(list(same))) for _, same in groupby(crops, key=lambda crop: crop.shape[-1])])
+
+
+def _patch(encoder: Encoder) -> int:
+    """Pixels of which the side of a crop must be a multiple."""
+    return encoder.patch_size if isinstance(encoder, ViT) else 1
