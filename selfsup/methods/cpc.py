@@ -111,7 +111,7 @@ class CPC(Method):
         nearest: smallest k, number of rows ahead that is predicted, 1 or more; neighbours share pixels, so the papers leave 1 out.
         farthest: largest k, below G; each k has its own W_k. Version 1 predicts up to five rows.
         directions: 1 predicts downwards, 4 also upwards, left and right, by context networks of their own; None for 1 in version 1, 4 in 2.
-        context_size: width of the context network's hidden layers; 256 in version 2.
+        context_size: width of the context network's hidden layers; the paper's is 256, beside encodings of 4,096.
         target_size: length of what version 2 predicts, a linear map of the encoding; the paper's is 64.
         smallest_crop: area of the smallest crop, as a fraction of the image; version 1 takes 256 of 300 pixels, 0.73.
         gray: probability of no colour, of an image in version 1 (where the paper's is 1.0), of each patch in version 2.
@@ -121,7 +121,7 @@ class CPC(Method):
     """
 
     # Version 1: Adam, rate 2e-4, batches of 512.
-    recipe: ClassVar[Recipe] = Recipe(optimizer="adamw", lr=1e-3, batch_size=128, weight_decay=1e-2)
+    recipe: ClassVar[Recipe] = Recipe(optimizer="adamw", lr=1e-3, batch_size=32, weight_decay=1e-2)
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class CPC(Method):
         nearest: int = 2,
         farthest: int = 4,
         directions: Literal[1, 4] | None = None,
-        context_size: int = 256,
+        context_size: int = 64,
         target_size: int = 64,
         smallest_crop: float = 0.5,
         gray: float = 0.2,
