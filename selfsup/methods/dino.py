@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from selfsup.distributed import average
 from selfsup.losses import full_precision
 from selfsup.method import Batch, Encoder, Method, Recipe
+from selfsup.models.multicrop import crop_side, one_pass_a_size
 from selfsup.models.multicrop import local_size as half_size
-from selfsup.models.multicrop import one_pass_a_size
+from selfsup.models.multicrop import local_views as how_many
 from selfsup.models.teacher import follow, frozen_copy
 from selfsup.views.crops import MultiCrop
 
@@ -33,7 +34,9 @@ class DINO(Method):
 
     Args:
         encoder: f, maps (B, C, H, W) to (B, encoder.width), for both sizes of crops; a ViT as in the paper, or a residual net.
-        image_size: height and width of a large crop, in pixels.
+        image_size: height and width of an image, in pixels.
+        crop_size: side of a large crop in pixels, 1 to image_size, which is the paper's; None for three quarters of it and 24 or more where
+            the encoder is small or a ResNet, so that things are as large in a crop as in the whole image; all of it for others.
         outputs: K, width of the head's output; the paper's is 65,536 on ImageNet.
         student_temperature: tau_s of equation 1, no unit; the paper's is 0.1.
         teacher_temperature: tau_t, no unit, below tau_s to sharpen; the paper's is 0.07, after a linear warm-up, and the default of its
@@ -47,16 +50,18 @@ class DINO(Method):
             of 100 to 800.
         hidden_size: width of the head's hidden layers; the paper's is 2048.
         bottleneck: width of the head before its last layer; the paper's is 256.
-        local_views: small crops of every image; the paper's is 10 (8 in its code, 6 for residual nets), and V is two more.
-        local_size: side of a small crop, in pixels, for a ViT a multiple of its patch; half of image_size when not given; the paper's is 96
-            for 224.
-        crop_split: s, largest area of a small crop and smallest of a large one, as a fraction of the image; the paper's is 0.4.
+        local_views: small crops of every image, V is two more; the paper's is 10 (8 in its code, 6 for residual nets); None for 4, and for
+            0 beside large crops below 64 pixels.
+        local_size: side of a small crop, in pixels, for a ViT a multiple of its patch; half of a large one's when not given, the paper's is
+            96 beside 224.
+        crop_split: s, largest area of a small crop and smallest of a large one, as a fraction of the image; the paper's is 0.4
+            (0.14 for residual nets in its code).
         smallest_crop: smallest area of a small crop, as a fraction of the image; the paper's is 0.05.
         colour_strength: multiplies the strengths of the colour changes, no unit; 1.0 in the paper.
     """
 
     # The paper: AdamW, lr 5e-4 for batches of 256, 10 epochs of warm-up of 300, weight decay from 0.04 to 0.4 by a cosine, clipped at 3.
-    recipe: ClassVar[Recipe] = Recipe(optimizer="adamw", lr=1.4e-3, batch_size=128, weight_decay=4e-2, warmup=0.1, clip=3.0)
+    recipe: ClassVar[Recipe] = Recipe(optimizer="adamw", lr=1e-3, batch_size=64, weight_decay=4e-2, warmup=0.1, clip=3.0)
 
     centre: Tensor
 
@@ -65,19 +70,20 @@ class DINO(Method):
         encoder: Encoder,
         *,
         image_size: int = 224,
-        outputs: int = 2048,
+        crop_size: int | None = None,
+        outputs: int = 256,
         student_temperature: float = 0.1,
         teacher_temperature: float = 0.04,
         first_teacher_temperature: float = 0.04,
         temperature_warmup: float = 0.1,
-        momentum: float = 0.99,
+        momentum: float = 0.96,
         centre_momentum: float = 0.9,
-        freeze_last_layer: float = 0.05,
+        freeze_last_layer: float = 0.0,
         hidden_size: int = 512,
         bottleneck: int = 128,
-        local_views: int = 4,
+        local_views: int | None = None,
         local_size: int | None = None,
-        crop_split: float = 0.4,
+        crop_split: float = 0.2,
         smallest_crop: float = 0.1,
         colour_strength: float = 1.0,
     ) -> None:
@@ -101,9 +107,10 @@ class DINO(Method):
         self.student_temperature, self.teacher_temperature = student_temperature, teacher_temperature
         self.first_teacher_temperature, self.temperature_warmup = first_teacher_temperature, temperature_warmup
         self.momentum, self.centre_momentum, self.freeze_last_layer = momentum, centre_momentum, freeze_last_layer
-        small = local_size or half_size(encoder, image_size)
+        side = crop_side(encoder, image_size, crop_size)
+        small = local_size or half_size(encoder, side)
         split = {"global_scale": (crop_split, 1.0), "local_scale": (smallest_crop, crop_split)}
-        views = MultiCrop(image_size, small, local_views, colour_strength=colour_strength, **split)
+        views = MultiCrop(side, small, how_many(side, local_views), colour_strength=colour_strength, **split)
         self.views, self.crops = views, list(views.looks)
         self._new_centres: list[Tensor] = []  # of this step's micro-batches
 

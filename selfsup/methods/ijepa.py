@@ -37,8 +37,7 @@ class IJEPA(Method):
         largest_target: largest area of a target block, as a fraction of the image, at most 0.3; the paper's is 0.2.
         smallest_context: smallest area of the context's block before the targets are taken out, as a fraction of the image, 0.75 to 1; the
             paper's is 0.85, and the largest the whole image.
-        momentum: share of the target encoder that stays at each step, 0 to 1; it climbs to 1 in a straight line. The paper's 0.996 suits
-            10^5 steps and more.
+        momentum: share of the target encoder that stays at each step, 0 to 1; it climbs to 1 in a straight line. The paper's is 0.996.
         distance: l2, the mean over values of the squared difference, which is the paper's divided by K and the width; or smooth_l1, as in
             the authors' code: below a difference of 1 half of its square, above it its size less 1/2.
         normalised_target: layer-normalise each target vector, without scale and shift, as the authors' code does; the paper does not say.
@@ -48,7 +47,7 @@ class IJEPA(Method):
     """
 
     # The paper: AdamW, lr from 1e-4 to 1e-3 for batches of 2048 in 15 epochs of warm-up, weight decay from 0.04 to 0.4.
-    recipe: ClassVar[Recipe] = Recipe(optimizer="adamw", lr=1e-3, batch_size=128, weight_decay=5e-2, warmup=0.1, encoder="vit_tiny")
+    recipe: ClassVar[Recipe] = Recipe(optimizer="adamw", lr=5e-4, batch_size=64, weight_decay=5e-2, warmup=0.1, encoder="vit_tiny")
 
     encoder: ViT  # type: ignore[assignment] - whatever others take
 
@@ -60,7 +59,7 @@ class IJEPA(Method):
         smallest_target: float = 0.15,
         largest_target: float = 0.2,
         smallest_context: float = 0.85,
-        momentum: float = 0.99,
+        momentum: float = 0.996,
         distance: Literal["l2", "smooth_l1"] = "l2",
         normalised_target: bool = True,
         predictor_width: int = 96,

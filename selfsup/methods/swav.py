@@ -21,8 +21,9 @@ from selfsup.distributed import gather, rank, sum_over_processes, world_size
 from selfsup.losses import full_precision
 from selfsup.method import Batch, Encoder, Method, Recipe
 from selfsup.models.heads import mlp
+from selfsup.models.multicrop import crop_side, one_pass_a_size
 from selfsup.models.multicrop import local_size as half_size
-from selfsup.models.multicrop import one_pass_a_size
+from selfsup.models.multicrop import local_views as how_many
 from selfsup.views.crops import MultiCrop
 
 
@@ -31,26 +32,29 @@ class SwAV(Method):
 
     Args:
         encoder: f, maps (B, C, H, W) to (B, encoder.width), for both sizes of crops.
-        image_size: height and width of a large crop, in pixels.
-        prototypes: K, number of clusters; the paper's is 3000 for ImageNet's 1000 classes.
+        image_size: height and width of an image, in pixels.
+        crop_size: side of a large crop in pixels, 1 to image_size, which is the paper's; None for three quarters of it and 24 or more where
+            the encoder is small or a ResNet, so that things are as large in a crop as in the whole image; all of it for others.
+        prototypes: K, number of clusters; the paper's is 3000 for ImageNet's 1000 classes and batches of 4096. As all get the same share of
+            the features that codes are made with, there should not be more of them than of those.
         temperature: tau of equation 2, no unit; the paper's is 0.1.
         epsilon: of equation 3, how soft codes are, no unit, 0.01 or more; the paper's is 0.05. Too large and all codes become equal.
         iterations: of Sinkhorn-Knopp; the paper's is 3.
         queue_size: L, features of each large crop from the batches before that codes are made with, 0 for none; 3840 in the paper's
-            small batches of 256. It is used once it is full.
+            small batches of 256. It is used once it is full. Short runs want none: the network soon differs from the one it came from.
         queue_from: part of the training after which the queue is filled, 0 to 1; the paper's is 15 epochs of 200, 0.075.
         freeze_prototypes: part of the training in which prototypes stay as they are, 0 to 1; the paper's is its first epoch, of 100 to 800.
         hidden_size: width of the projection's hidden layer; the paper's is 2048.
         projection_size: D, width of the projection, thrown away after training; the paper's is 128.
-        local_views: small crops of every image; the paper's is 6, and V is two more.
-        local_size: side of a small crop, in pixels; half of image_size when not given, the paper's 96 for 224.
+        local_views: small crops of every image, V is two more; the paper's is 6; None for 4, and for 0 beside large crops below 64 pixels.
+        local_size: side of a small crop, in pixels; half of a large one's when not given, the paper's is 96 beside 224.
         crop_split: largest area of a small crop and smallest of a large one, as a fraction of the image; the paper's is 0.14.
         smallest_crop: smallest area of a small crop, as a fraction of the image; the paper's is 0.05.
         colour_strength: multiplies the strengths of the colour changes, no unit; 1.0 in the paper, 0.5 for CIFAR-10.
     """
 
     # The paper: LARS, lr 4.8 for batches of 4096, weight decay 1e-6, 10 epochs of warm-up.
-    recipe: ClassVar[Recipe] = Recipe(optimizer="adamw", lr=1.4e-3, batch_size=128, weight_decay=1e-2)
+    recipe: ClassVar[Recipe] = Recipe(optimizer="adamw", lr=1e-3, batch_size=64, weight_decay=1e-2)
 
     queue: Tensor
 
@@ -59,18 +63,19 @@ class SwAV(Method):
         encoder: Encoder,
         *,
         image_size: int = 224,
-        prototypes: int = 300,
+        crop_size: int | None = None,
+        prototypes: int = 64,
         temperature: float = 0.1,
         epsilon: float = 0.05,
         iterations: int = 3,
-        queue_size: int = 1280,
+        queue_size: int = 0,
         queue_from: float = 0.1,
-        freeze_prototypes: float = 0.05,
+        freeze_prototypes: float = 0.0,
         hidden_size: int = 512,
         projection_size: int = 128,
-        local_views: int = 4,
+        local_views: int | None = None,
         local_size: int | None = None,
-        crop_split: float = 0.3,
+        crop_split: float = 0.2,
         smallest_crop: float = 0.1,
         colour_strength: float = 0.5,
     ) -> None:
@@ -91,15 +96,16 @@ class SwAV(Method):
         self.register_buffer("queue", torch.zeros(2, queue_size, projection_size))  # newest first; zeros where nothing has been put yet
         self.temperature, self.epsilon, self.iterations = temperature, epsilon, iterations
         self.queue_from, self.freeze_prototypes = queue_from, freeze_prototypes
+        side = crop_side(encoder, image_size, crop_size)
         views = MultiCrop(
-            image_size,
-            local_size or half_size(encoder, image_size),
-            local_views,
+            side,
+            local_size or half_size(encoder, side),
+            how_many(side, local_views),
             colour_strength=colour_strength,
             global_scale=(crop_split, 1.0),
             local_scale=(smallest_crop, crop_split),
             colours=(0.8, 0.8, 0.8, 0.2),
-            blur=(0.5, 0.5, 0.5) if image_size > 32 else (0.0, 0.0, 0.0),
+            blur=(0.5, 0.5, 0.5) if side > 32 else (0.0, 0.0, 0.0),
             solarize=(0.0, 0.0, 0.0),
         )
         self.views, self.crops = views, list(views.looks)

@@ -50,6 +50,16 @@ def crop_side(encoder: Encoder, image_size: int, given: int | None) -> int:
     return given
 
 
+def local_views(side: int, given: int | None) -> int:
+    """Number of small crops of an image: the given one, or 4, and none beside large crops of less than 64 pixels.
+
+    Args:
+        side: of a large crop, in pixels. Half of fewer than 64 shows hardly anything, and such crops hurt (docs/log.md).
+        given: the number that was asked for.
+    """
+    return given if given is not None else 4 if side >= 64 else 0
+
+
 def one_pass_a_size(encoder: nn.Module, crops: Sequence[Float[Tensor, "B C _ _"]]) -> Float[Tensor, "rows width"]:
     """Vectors of all crops, V B rows, crop by crop; neighbours of one size go through the encoder together, in one batch."""
     return torch.cat([encoder(torch.cat(list(same))) for _, same in groupby(crops, key=lambda crop: crop.shape[-1])])

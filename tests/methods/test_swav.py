@@ -208,8 +208,9 @@ def test_views_are_those_of_the_paper() -> None:
     for name, look in views.looks.items():
         assert (look.size, look.scale) == ((224, (0.14, 1.0)) if name.startswith("global") else (96, (0.05, 0.14)))
         assert (look.colours, look.jitter, look.gray, look.blur, look.solarize) == ((0.8, 0.8, 0.8, 0.2), 0.8, 0.2, 0.5, 0.0)
-    assert SwAV(TinyEncoder(), image_size=32).views.looks["local_0"].size == 16
-    assert SwAV(build_encoder("vit_tiny", channels=3, image_size=28), image_size=28).views.looks["local_0"].size == 12  # three patches of 4
+    assert SwAV(TinyEncoder(), image_size=32, local_views=1).views.looks["local_0"].size == 16
+    vit = build_encoder("vit_tiny", channels=3, image_size=28)
+    assert SwAV(vit, image_size=28, local_views=1).views.looks["local_0"].size == 12  # three patches of 4
 
 
 def test_it_learns_to_find_the_partner(find_partners: Callable[..., tuple[float, float, Callable[[], float]]]) -> None:

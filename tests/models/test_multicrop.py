@@ -4,9 +4,9 @@ import torch
 from selfsup.method import Encoder
 from selfsup.methods import method_class
 from selfsup.models import build_encoder, wrap
-from selfsup.models.multicrop import crop_side
+from selfsup.models.multicrop import crop_side, local_views
 
-METHODS = ("barlow_twins", "byol", "instance_discrimination", "moco", "simclr", "simsiam", "supcon", "vicreg")
+METHODS = ("barlow_twins", "byol", "dino", "instance_discrimination", "moco", "simclr", "simsiam", "supcon", "swav", "vicreg")
 
 
 def encoder(name: str = "small", image_size: int = 32) -> Encoder:
@@ -45,3 +45,20 @@ def test_each_method_draws_crops_of_that_side_and_embeds_whole_images(method: st
         assert {x.shape[-2:] for x in views.values() if x.ndim == 4} == {(side, side)}
         assert torch.isfinite(made.loss(views))
         assert made.embed(torch.rand(2, 3, 32, 32)).shape == (2, 256)
+
+
+@pytest.mark.parametrize("method", ["dino", "swav"])
+@pytest.mark.parametrize(("image_size", "options", "sides"), [
+    (32, {}, [24, 24]),
+    (64, {}, [48, 48]),
+    (96, {}, [72, 72, 36, 36, 36, 36]),
+    (32, {"local_views": 1}, [24, 24, 12]),
+    (96, {"local_views": 0}, [72, 72]),
+])  # fmt: skip
+def test_small_crops_are_drawn_where_large_ones_are_large(method: str, image_size: int, options: dict[str, int], sides: list[int]) -> None:
+    looks = method_class(method)(encoder(), image_size=image_size, **options).views.looks
+    assert [look.size for look in looks.values()] == sides
+
+
+def test_the_number_of_small_crops_that_was_asked_for_is_taken() -> None:
+    assert [local_views(63, None), local_views(64, None), local_views(63, 3), local_views(64, 0)] == [0, 4, 3, 0]
