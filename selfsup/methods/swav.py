@@ -38,7 +38,8 @@ class SwAV(Method):
         prototypes: K, number of clusters; the paper's is 3000 for ImageNet's 1000 classes and batches of 4096. As all get the same share of
             the features that codes are made with, there should not be more of them than of those.
         temperature: tau of equation 2, no unit; the paper's is 0.1.
-        epsilon: of equation 3, how soft codes are, no unit, 0.01 or more; the paper's is 0.05. Too large and all codes become equal.
+        epsilon: of equation 3, how soft codes are, no unit, 0.01 or more; the paper's is 0.05, short runs want it lower. Too large and all
+            codes become equal.
         iterations: of Sinkhorn-Knopp; the paper's is 3.
         queue_size: L, features of each large crop from the batches before that codes are made with, 0 for none; 3840 in the paper's
             small batches of 256. It is used once it is full. Short runs want none: the network soon differs from the one it came from.
@@ -66,7 +67,7 @@ class SwAV(Method):
         crop_size: int | None = None,
         prototypes: int = 64,
         temperature: float = 0.1,
-        epsilon: float = 0.05,
+        epsilon: float = 0.03,
         iterations: int = 3,
         queue_size: int = 0,
         queue_from: float = 0.1,

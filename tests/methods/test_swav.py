@@ -35,7 +35,7 @@ class TinyEncoder(Encoder):
 
 def swav(norm: bool = True, **options: float) -> SwAV:
     torch.manual_seed(1)
-    small = {"prototypes": 7, "hidden_size": 12, "projection_size": 6, "local_views": 1, "queue_size": 0, "freeze_prototypes": 0.0}
+    small = {"prototypes": 7, "epsilon": 0.05, "hidden_size": 12, "projection_size": 6, "local_views": 1}
     method = SwAV(TinyEncoder(norm), image_size=8, **small | options)
     if not norm:
         method.projector = nn.Sequential(nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, int(method.prototypes.shape[1])))
