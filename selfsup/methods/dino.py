@@ -22,9 +22,7 @@ from torch import Tensor, nn
 from selfsup.distributed import average
 from selfsup.losses import full_precision
 from selfsup.method import Batch, Encoder, Method, Recipe
-from selfsup.models.multicrop import crop_side, one_pass_a_size
-from selfsup.models.multicrop import local_size as half_size
-from selfsup.models.multicrop import local_views as how_many
+from selfsup.models.multicrop import crop_sizes, one_pass_a_size
 from selfsup.models.teacher import follow, frozen_copy
 from selfsup.views.crops import MultiCrop
 
@@ -107,10 +105,9 @@ class DINO(Method):
         self.student_temperature, self.teacher_temperature = student_temperature, teacher_temperature
         self.first_teacher_temperature, self.temperature_warmup = first_teacher_temperature, temperature_warmup
         self.momentum, self.centre_momentum, self.freeze_last_layer = momentum, centre_momentum, freeze_last_layer
-        side = crop_side(encoder, image_size, crop_size)
-        small = local_size or half_size(encoder, side)
+        sizes = crop_sizes(encoder, image_size, crop_size, local_size, local_views)
         split = {"global_scale": (crop_split, 1.0), "local_scale": (smallest_crop, crop_split)}
-        views = MultiCrop(side, small, how_many(side, local_views), colour_strength=colour_strength, **split)
+        views = MultiCrop(*sizes, colour_strength=colour_strength, **split)
         self.views, self.crops = views, list(views.looks)
         self._new_centres: list[Tensor] = []  # of this step's micro-batches
 

@@ -21,9 +21,7 @@ from selfsup.distributed import gather, rank, sum_over_processes, world_size
 from selfsup.losses import full_precision
 from selfsup.method import Batch, Encoder, Method, Recipe
 from selfsup.models.heads import mlp
-from selfsup.models.multicrop import crop_side, one_pass_a_size
-from selfsup.models.multicrop import local_size as half_size
-from selfsup.models.multicrop import local_views as how_many
+from selfsup.models.multicrop import crop_sizes, one_pass_a_size
 from selfsup.views.crops import MultiCrop
 
 
@@ -97,16 +95,14 @@ class SwAV(Method):
         self.register_buffer("queue", torch.zeros(2, queue_size, projection_size))  # newest first; zeros where nothing has been put yet
         self.temperature, self.epsilon, self.iterations = temperature, epsilon, iterations
         self.queue_from, self.freeze_prototypes = queue_from, freeze_prototypes
-        side = crop_side(encoder, image_size, crop_size)
+        sizes = crop_sizes(encoder, image_size, crop_size, local_size, local_views)
         views = MultiCrop(
-            side,
-            local_size or half_size(encoder, side),
-            how_many(side, local_views),
+            *sizes,
             colour_strength=colour_strength,
             global_scale=(crop_split, 1.0),
             local_scale=(smallest_crop, crop_split),
             colours=(0.8, 0.8, 0.8, 0.2),
-            blur=(0.5, 0.5, 0.5) if side > 32 else (0.0, 0.0, 0.0),
+            blur=(0.5, 0.5, 0.5) if sizes[0] > 32 else (0.0, 0.0, 0.0),
             solarize=(0.0, 0.0, 0.0),
         )
         self.views, self.crops = views, list(views.looks)

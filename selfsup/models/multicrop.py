@@ -15,13 +15,6 @@ from selfsup.models.resnet import ResNet
 from selfsup.models.small import Small
 from selfsup.models.vit import ViT
 
-
-def local_size(encoder: Encoder, image_size: int) -> int:
-    """Side of the small crops in pixels: half of the image's, rounded down to whole patches where the encoder is a ViT."""
-    patch = _patch(encoder)
-    return max(1, image_size // 2 // patch) * patch
-
-
 LEAST = 24
 """Side of an image in pixels up to which its crops are not made smaller."""
 
@@ -50,14 +43,22 @@ def crop_side(encoder: Encoder, image_size: int, given: int | None) -> int:
     return given
 
 
-def local_views(side: int, given: int | None) -> int:
-    """Number of small crops of an image: the given one, or 4, and none beside large crops of less than 64 pixels.
+def crop_sizes(
+    encoder: Encoder, image_size: int, crop_size: int | None, local_size: int | None, local_views: int | None
+) -> tuple[int, int, int]:
+    """Side of the large crops, side of the small ones, both in pixels, and number of the small ones; what is None is chosen.
 
     Args:
-        side: of a large crop, in pixels. Half of fewer than 64 shows hardly anything, and such crops hurt (docs/log.md).
-        given: the number that was asked for.
+        encoder: what sees them.
+        image_size: side of a whole image, in pixels.
+        crop_size: side of a large crop, see `crop_side`.
+        local_size: side of a small crop; None for half of a large one's, rounded down to whole patches where the encoder is a ViT.
+        local_views: small crops of every image; None for 4, and for 0 beside large ones of less than 64 pixels, where they show
+            hardly anything, and hurt (docs/log.md).
     """
-    return given if given is not None else 4 if side >= 64 else 0
+    side, patch = crop_side(encoder, image_size, crop_size), _patch(encoder)
+    small = local_size or max(1, side // 2 // patch) * patch
+    return side, small, (4 if side >= 64 else 0) if local_views is None else local_views
 
 
 def one_pass_a_size(encoder: nn.Module, crops: Sequence[Float[Tensor, "B C _ _"]]) -> Float[Tensor, "rows width"]:

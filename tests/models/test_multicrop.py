@@ -4,7 +4,7 @@ import torch
 from selfsup.method import Encoder
 from selfsup.methods import method_class
 from selfsup.models import build_encoder, wrap
-from selfsup.models.multicrop import crop_side, local_views
+from selfsup.models.multicrop import crop_side, crop_sizes
 
 METHODS = ("barlow_twins", "byol", "dino", "instance_discrimination", "moco", "simclr", "simsiam", "supcon", "swav", "vicreg")
 
@@ -60,5 +60,9 @@ def test_small_crops_are_drawn_where_large_ones_are_large(method: str, image_siz
     assert [look.size for look in looks.values()] == sides
 
 
-def test_the_number_of_small_crops_that_was_asked_for_is_taken() -> None:
-    assert [local_views(63, None), local_views(64, None), local_views(63, 3), local_views(64, 0)] == [0, 4, 3, 0]
+def test_what_is_asked_for_stands_beside_what_is_chosen() -> None:
+    assert crop_sizes(encoder(), 64, 63, None, None) == (63, 31, 0)
+    assert crop_sizes(encoder(), 64, 64, None, None) == (64, 32, 4)
+    assert crop_sizes(encoder(), 64, 63, 20, 3) == (63, 20, 3)
+    assert crop_sizes(encoder(), 64, 64, 20, 0) == (64, 20, 0)
+    assert crop_sizes(encoder("vit_tiny", 28), 28, None, None, 1) == (28, 12, 1)  # three patches of 4
