@@ -97,7 +97,7 @@ def compare(
         data: as pretrain takes it; its classes, where it has some, only score what was learned.
         methods: ids with commas between them, or all.
         minutes: budget: training time of a method, shared by its seeds.
-        images: budget instead of minutes: items that each run sees.
+        images: budget instead of minutes: items that each run sees, to the nearest whole step of its batches.
         seeds: runs of each method; 2 or more for intervals.
         test: labelled data to score on; without it a fifth of the labelled items of the data.
         out: the contest's folder; contest-TIME when not given.
