@@ -11,7 +11,7 @@ from torch import Tensor
 from selfsup.data import Items
 from selfsup.data.schema import column_statistics
 from selfsup.engine.checkpoint import read_json
-from selfsup.evaluation.features import Embed, embed_items
+from selfsup.evaluation.features import Embed, embed_items, in_parts
 from selfsup.evaluation.measures import alpha_req, lidar, rankme
 from selfsup.evaluation.pca import pixels_pca
 from selfsup.evaluation.protocol import Protocol, labels_of, matched
@@ -112,7 +112,7 @@ class Judge:
         else:
             draw = TwoCrops(encoder.image_size, 0.5, scale=(0.2, 1.0))
             views = [view for _ in range(VIEWS // 2) for name, view in draw(batch, generator).items() if name in ("first", "second")]
-        return torch.stack([torch.cat([encoder(part).float() for part in view.split(256)]) for view in views], dim=1)
+        return torch.stack([in_parts(encoder, view).float() for view in views], dim=1)
 
 
 def _some(items: Items, largest: int) -> Items:

@@ -12,6 +12,7 @@ from selfsup.data import Items
 from selfsup.data.tokens import TextStore
 from selfsup.distributed import alone
 from selfsup.evaluation.collapse import Compared, collapse_warning, compared_warning
+from selfsup.evaluation.features import in_parts
 from selfsup.evaluation.knn import knn_top1
 from selfsup.evaluation.measures import alignment, deviation, match, rankme, uniformity
 from selfsup.method import Batch, Method
@@ -29,17 +30,21 @@ def make_monitor(items: Items, image_size: int, device: torch.device, seed: int)
     methods that compare views it also watches what their loss sees.
     """
     order = np.random.default_rng(seed).permutation(len(items))
-    watched = items.batch(np.sort(order[:WATCHED]))
+    watched_index = np.sort(order[:WATCHED])
+    watched = items.batch(watched_index)
     labelled = order[items.labels[order] >= 0] if items.labels is not None else order[:0]
     knn_index = labelled[: KNN_TRAIN + KNN_TEST]
     split = min(KNN_TRAIN, len(knn_index) * 4 // 5)
+    rest = np.setdiff1d(knn_index, watched_index)  # the others of kNN are watched anyway
+    row = {item: number for number, item in enumerate([*watched_index, *rest])}
+    knn_rows = [row[item] for item in knn_index]
 
     # Rows of a running text are parts of several documents: their mean vectors are much alike however good those of the tokens are.
     apart = not isinstance(items.store, TextStore) or items.store.layout in ("sentences", "related")
 
     def vectors(method: Method, batch: Batch) -> Tensor:
         x = clean({key: value.to(device) for key, value in batch.items()}, image_size)
-        return torch.cat([method.embed(part).float() for part in x.split(256)])
+        return in_parts(method.embed, x).float()
 
     def monitor(method: Method) -> dict[str, Any]:
         z = vectors(method, watched)
@@ -48,13 +53,13 @@ def make_monitor(items: Items, image_size: int, device: torch.device, seed: int)
             generator = torch.Generator(device).manual_seed(seed)
             few = {key: value[:256].to(device) for key, value in watched.items()}
             light = RandomCrop(image_size)
-            first, second = (method.embed(light(few, generator)["image"]).float() for _ in range(2))
+            first, second = (in_parts(method.embed, light(few, generator)["image"]).float() for _ in range(2))
             figures["alignment"] = alignment(first, second)
             figures["match"] = match(first, second)
         if 0 < split < len(knn_index):
-            x = torch.cat([vectors(method, items.batch(part)) for part in np.array_split(knn_index, max(1, len(knn_index) // 512))])
+            x = torch.cat([z, *(vectors(method, items.batch(part)) for part in np.split(rest, range(512, len(rest), 512)) if len(part))])
             y = torch.from_numpy(items.labels[knn_index])  # type: ignore[index]
-            x = F.normalize(x, dim=1).cpu()
+            x = F.normalize(x[knn_rows], dim=1).cpu()
             figures["knn_top1"] = knn_top1(x[:split], y[:split], x[split:], y[split:])
         warning = collapse_warning(figures["rankme"], figures["deviation"], z.shape[1]) if apart else None
         found = seen_by_loss(method, {key: value[:VIEWED].to(device) for key, value in watched.items()}, image_size, seed)

@@ -1,13 +1,20 @@
 """What is watched: the loss's own vectors and views, with nothing of the run disturbed."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
+from selfsup.data import open_data
+from selfsup.evaluation.knn import knn_top1
+from selfsup.evaluation.measures import rankme
 from selfsup.method import Batch, Method
 from selfsup.methods import METHODS, method_class
 from selfsup.models import build_encoder
-from selfsup.tasks.monitor import loss_alone, seen_by_loss
+from selfsup.tasks.monitor import loss_alone, make_monitor, seen_by_loss
 
 SIZE = 16
 COMPARING = ("simclr", "moco", "byol", "simsiam", "barlow_twins", "vicreg", "swav", "dino", "supcon", "instance_discrimination")
@@ -98,3 +105,21 @@ def test_a_projector_that_has_collapsed_is_seen() -> None:
     assert healthy is not None
     assert found is not None
     assert healthy.deviation > 0.1 > 0.02 > found.deviation
+
+
+def test_online_knn_is_of_the_labelled_items_only() -> None:
+    found = images(1500)
+    x = found["image"].permute(0, 2, 3, 1).numpy()
+    labels = np.arange(1500) % 3
+    x[labels == 1] //= 2  # something to learn
+    labels[::4] = -1
+    items = replace(open_data(x, cache=False), labels=labels, classes=("a", "b", "c"))
+    method = made("simclr").eval()
+    figures = make_monitor(items, SIZE, torch.device("cpu"), seed=5)(method)
+    order = np.random.default_rng(5).permutation(1500)
+    known = order[labels[order] >= 0]
+    z = F.normalize(method.embed(items.batch(known)["image"] / 255), dim=1)
+    y = torch.from_numpy(labels[known])
+    split = len(known) * 4 // 5
+    assert figures["knn_top1"] == pytest.approx(knn_top1(z[:split], y[:split], z[split:], y[split:]), abs=1e-9)
+    assert figures["rankme"] == pytest.approx(rankme(method.embed(items.batch(np.sort(order[:1024]))["image"] / 255)), rel=1e-4)
