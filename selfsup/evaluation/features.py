@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from selfsup.data import Items, sequential
@@ -66,7 +66,7 @@ def embed_items(
     return vectors
 
 
-def in_parts(embed_batch: Callable[[Tensor], Tensor], x: Float[Tensor, "B *shape"], at_once: int = 256) -> Float[Tensor, "B *vector"]:
+def in_parts(embed_batch: Callable[[Tensor], Tensor], x: Shaped[Tensor, "B *shape"], at_once: int = 256) -> Float[Tensor, "B *vector"]:
     """`embed_batch` of all rows, at most `at_once` at a time, and fewer where its device is faster so."""
     if x.device.type == "cpu" and x.ndim == 4:
         at_once = min(at_once, IMAGES_AT_ONCE)

@@ -13,7 +13,7 @@ from selfsup.engine.checkpoint import load_tensors, save_tensors
 from selfsup.models.hugging_face import MASKED_HEAD, NEXT_HEAD, pairs, their_config, to_theirs
 from selfsup.models.text import TextTransformer
 from selfsup.tasks.encoder import TrainedEncoder, checkpoint_tensors, load
-from selfsup.tasks.plan import empty_folder
+from selfsup.tasks.folders import empty_folder
 from selfsup.tasks.word_vectors import export_word_vectors
 
 FOLDERS = ("huggingface", "sentence-transformers")

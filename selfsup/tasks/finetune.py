@@ -30,7 +30,8 @@ from selfsup.method import Encoder
 from selfsup.tasks.classifier import TrainedClassifier, save_classifier
 from selfsup.tasks.encoder import TrainedEncoder, load, network_of, untrained
 from selfsup.tasks.finetune_settings import DECAY, HELD_OUT, How, check_settings, draw
-from selfsup.tasks.plan import choose_device, empty_folder, has_fast_bf16
+from selfsup.tasks.folders import empty_folder
+from selfsup.tasks.plan import choose_device, has_fast_bf16
 from selfsup.tasks.text_model import TrainedText
 
 GRID = (2e-4, 6e-4, 2e-3)  # learning rates to choose from; the last is the one of training from scratch in `selfsup evaluate`

@@ -15,7 +15,8 @@ from selfsup.engine.log import Progress
 from selfsup.evaluation.few_label import interval, wilson
 from selfsup.tasks.encoder import TrainedEncoder, network_of
 from selfsup.tasks.finetune_settings import DECAY, How
-from selfsup.tasks.plan import choose_device, empty_folder
+from selfsup.tasks.folders import empty_folder
+from selfsup.tasks.plan import choose_device
 from selfsup.tasks.text_model import TrainedText, save_text
 from selfsup.tasks.text_tasks import TextTask, only_labelled, task_for
 from selfsup.tasks.text_training import BATCH

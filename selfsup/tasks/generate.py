@@ -20,7 +20,8 @@ from selfsup.abilities import Decodes, Reconstructs, Samples
 from selfsup.data import Items
 from selfsup.engine.checkpoint import replace_file
 from selfsup.engine.log import Progress
-from selfsup.tasks.plan import check_numbers, choose_device, empty_folder
+from selfsup.tasks.folders import empty_folder
+from selfsup.tasks.plan import check_numbers, choose_device
 from selfsup.tasks.trained import TrainedMethod, load_method, methods_with
 from selfsup.views.crops import clean
 

@@ -20,7 +20,7 @@ from selfsup.models import build_encoder
 from selfsup.models.hugging_face import MASKED_HEAD, NEXT_HEAD, Shape, check_names, our_shape, pairs, to_ours
 from selfsup.models.text import TextTransformer
 from selfsup.tasks.encoder import FORMAT, TrainedEncoder, load
-from selfsup.tasks.plan import empty_folder
+from selfsup.tasks.folders import empty_folder
 from selfsup.tasks.word_vectors import import_word_vectors
 
 

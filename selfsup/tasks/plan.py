@@ -1,13 +1,11 @@
 """From what the user said to a run's `config.json`, with nothing left to choose."""
 
 import inspect
-import json
 import math
 import os
 import platform
 import shlex
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -23,7 +21,6 @@ from selfsup.data.schema import Schema, column_statistics
 from selfsup.data.text import open_text
 from selfsup.data.tokenizer import Tokenizer
 from selfsup.data.tokens import TextStore
-from selfsup.engine.checkpoint import replace_file
 from selfsup.engine.loop import Training
 from selfsup.engine.optim import scaled_lr
 from selfsup.method import Method, Recipe
@@ -119,26 +116,11 @@ def make_config(
     )
     if sum(x is not None for x in lengths.values()) > 1:
         raise ValueError("--epochs, --steps and --minutes each say how long to train; give one of them")
-    facts = describe(method)
-    kind = "tables" if items.table else MODALITIES[items.kind]
-    if kind not in facts.modality:
-        raise ValueError(f"{method} learns from {facts.modality}, but {items.source} holds {kind}; `selfsup methods` says what each takes")
-    chosen: Recipe = method_class(method).recipe
-    batch = batch_size or min(chosen.batch_size, len(items) // devices * devices)
-    if batch > len(items):
-        raise ValueError(f"--batch-size {batch} is larger than the data, {len(items)} items; choose at most {len(items)}")
-    if batch < 2 or batch % (devices * accumulate):
-        raise ValueError(f"--batch-size {batch} must be at least 2 and divide by --devices {devices} times --accumulate {accumulate}")
-    given = {key: value for key, value in recipe.items() if value is not None}
-    if chosen.optimizer == "own" and given.keys() - {"lr"}:
-        raise ValueError(f"{method} makes its steps itself: leave out --optimizer and --weight-decay")
-    decided: dict[str, Any] = {"lr": scaled_lr(chosen, batch), **given, "batch_size": batch}
-    chosen = replace(chosen, **decided)
-    a_epoch = len(items) // batch
+    chosen = chosen_recipe(items, method, recipe, batch_size, devices, accumulate)
     if minutes is None and steps is None:
         if epochs is None:
             epochs = chosen.epochs or min(MOST_EPOCHS, math.ceil(IMAGES_BY_DEFAULT / len(items)))
-        steps = max(1, round(epochs * a_epoch))
+        steps = max(1, round(epochs * (len(items) // chosen.batch_size)))
     bf16 = precision == "bf16" or (precision == "auto" and has_fast_bf16(device))
     channels, size = items.shape[0] if items.tokenizer is None else items.tokenizer.size, items.image_size
     name = encoder if isinstance(encoder, str) else "own" if encoder is not None else default_encoder(chosen, items)
@@ -181,6 +163,29 @@ def make_config(
         },
         "command": shlex.join(["selfsup", *sys.argv[1:]]) if Path(sys.argv[0]).name in ("selfsup", "__main__.py") else "python",
     }
+
+
+def chosen_recipe(items: Items, method: str, given: Mapping[str, Any], batch_size: int | None, devices: int, accumulate: int) -> Recipe:
+    """The method's recipe with what was given instead, its learning rate for this batch.
+
+    Raises:
+        ValueError: the method learns from other data, or the batch does not fit.
+    """
+    facts = describe(method)
+    kind = "tables" if items.table else MODALITIES[items.kind]
+    if kind not in facts.modality:
+        raise ValueError(f"{method} learns from {facts.modality}, but {items.source} holds {kind}; `selfsup methods` says what each takes")
+    recipe: Recipe = method_class(method).recipe
+    batch = batch_size or min(recipe.batch_size, len(items) // devices * devices)
+    if batch > len(items):
+        raise ValueError(f"--batch-size {batch} is larger than the data, {len(items)} items; choose at most {len(items)}")
+    if batch < 2 or batch % (devices * accumulate):
+        raise ValueError(f"--batch-size {batch} must be at least 2 and divide by --devices {devices} times --accumulate {accumulate}")
+    given = {key: value for key, value in given.items() if value is not None}
+    if recipe.optimizer == "own" and given.keys() - {"lr"}:
+        raise ValueError(f"{method} makes its steps itself: leave out --optimizer and --weight-decay")
+    decided: dict[str, Any] = {"lr": scaled_lr(recipe, batch), **given, "batch_size": batch}
+    return replace(recipe, **decided)
 
 
 def text_spec(items: Items) -> dict[str, Any]:
@@ -270,44 +275,6 @@ def in_words(config: Mapping[str, Any]) -> tuple[str, str]:
     long = f"{t['minutes']:g} minutes" if t["minutes"] else f"{t['steps']} steps{epochs}"
     where = f"{t['devices']} x {t['device']}, {t['precision']}, seed {t['seed']}"
     return shape, f"{long} of {t['batch_size']}, {t['optimizer']} lr {t['lr']:.3g}, {where}"
-
-
-def new_run_folder(out: str | Path | None, method: str) -> Path:
-    """Create the run's folder.
-
-    Raises:
-        ValueError: it holds something already, or cannot be written.
-    """
-    run = Path(out) if out else Path("runs") / f"{method}-{time.strftime('%Y%m%d-%H%M%S')}"
-    if (run / "config.json").exists():
-        raise ValueError(f"{run}: there is a run already; go on with `selfsup pretrain --resume {run}`, or choose another --out")
-    (empty_folder(run) / "checkpoints").mkdir()
-    return run
-
-
-def empty_folder(out: str | Path) -> Path:
-    """Create a folder for results, or take one that is empty.
-
-    Raises:
-        ValueError: it holds something already, or cannot be written.
-    """
-    folder = Path(out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        full = any(folder.iterdir())
-        beside = folder / f".{os.getpid()}.tmp"
-        beside.touch()
-        beside.unlink()
-    except OSError as error:
-        raise ValueError(f"{folder}: cannot be written ({error.strerror}); choose another --out") from None
-    if full:
-        raise ValueError(f"{folder}: not empty; choose another --out")
-    return folder
-
-
-def write_config(run: Path, config: Mapping[str, Any]) -> None:
-    """`config.json`, whole or not at all."""
-    replace_file(run / "config.json", json.dumps(config, indent=1).encode())
 
 
 def open_again(

@@ -22,9 +22,10 @@ from selfsup.methods import describe, method_class
 from selfsup.tasks.beside_pca import write_beside_pca
 from selfsup.tasks.dry_run import rehearse
 from selfsup.tasks.encoder import TrainedEncoder, load, save_encoder
+from selfsup.tasks.folders import new_run_folder, write_config
 from selfsup.tasks.monitor import make_monitor
 from selfsup.tasks.page import write_page_data
-from selfsup.tasks.plan import build_method, choose_device, in_words, make_config, new_run_folder, open_again, training_of, write_config
+from selfsup.tasks.plan import build_method, choose_device, in_words, make_config, open_again, training_of
 from selfsup.tasks.start import Start, started
 
 

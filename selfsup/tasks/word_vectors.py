@@ -12,7 +12,7 @@ from selfsup.data.word_vectors import WordVectors, can_hold, read_word_vectors, 
 from selfsup.models import build_encoder
 from selfsup.models.words import only_words
 from selfsup.tasks.encoder import TrainedEncoder, load, save_encoder
-from selfsup.tasks.plan import empty_folder
+from selfsup.tasks.folders import empty_folder
 
 LENGTH = 1000  # words of a text that an imported encoder looks at
 
