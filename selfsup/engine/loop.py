@@ -24,6 +24,7 @@ from selfsup.engine.train import NotFiniteError, chunk_views, train_step
 from selfsup.method import Batch, Method, Recipe
 
 MONITORS_A_RUN = 10
+MONITORS_SHARE = 0.2  # of a budget of time, which is for training; the last one is made whatever it takes
 EARLIEST_BEST = 0.2  # of the run
 LINES_A_RUN = 20_000  # of metrics.jsonl; longer runs log every so many steps
 
@@ -81,8 +82,9 @@ def fit(
         run: the run's folder; `checkpoints/`, `metrics.jsonl` and `status.json` are written in it.
         batches: step -> this process's raw batches from that step on, endless.
         device: where views and networks run.
-        monitor: figures about the method, called about ten times a run; "rankme" among them chooses the best checkpoint, and
-            "warning", a text, is said at once, and again when it comes back.
+        monitor: figures about the method, called ten times a run, or less often where it would take more than a fifth of
+            `training.minutes`; "rankme" among them chooses the best checkpoint, and "warning", a text, is said at once, and again when
+            it comes back.
         progress: where progress goes; silent when none.
 
     Returns:
@@ -238,6 +240,7 @@ class _Keeper:
         self.saved_at = time.monotonic()
         self.saved_step = state.step
         self.warned = ""  # what the monitor warned of last
+        self.watching = 0.0  # seconds that monitors have taken
         self.status("running")
 
     def log(self, values: dict[str, Tensor], lr: float, rate: float, progress: float, *, log: bool) -> None:
@@ -258,10 +261,12 @@ class _Keeper:
             )
 
     def watch(self, monitor: Callable[[Method], dict[str, Any]] | None, before: float, now: float) -> None:
-        """Call the monitor each time another tenth of the run is done."""
+        """Call the monitor each time another tenth of the run is done, unless the last ones took too much of its time."""
         if monitor is None or self.metrics is None or math.floor(min(1.0, now) * MONITORS_A_RUN) == math.floor(before * MONITORS_A_RUN):
             return
-        state = self.state
+        state, begun = self.state, time.monotonic()
+        if self.training.minutes is not None and now < 1 and self.watching > MONITORS_SHARE * state.seconds:
+            return
         self.method.eval()
         try:
             with torch.no_grad():
@@ -274,6 +279,7 @@ class _Keeper:
             self.progress.say(f"warning: {warning}")
         self.warned = warning
         self.progress.monitors = {k: v for k, v in figures.items() if isinstance(v, float)}
+        self.watching += time.monotonic() - begun
         # The rank of an almost untrained network is high and means nothing: a best checkpoint is looked for when the rate has come up.
         if now >= EARLIEST_BEST and figures.get("rankme", -math.inf) > state.best_value:
             state.best_step, state.best_value = state.step, figures["rankme"]
