@@ -46,7 +46,7 @@ class BarlowTwins(Method):
         flip: probability of mirroring a view; 0.5 in the paper, 0 where left and right matter, as in digits.
     """
 
-    recipe: ClassVar[Recipe] = Recipe(optimizer="adamw", lr=1.4e-3, batch_size=128, weight_decay=1e-2)
+    recipe: ClassVar[Recipe] = Recipe(optimizer="adamw", lr=1e-3, batch_size=64, weight_decay=1e-2)
 
     def __init__(
         self,
