@@ -10,6 +10,8 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from selfsup.losses import mutual_information
+
 Batch = dict[str, Tensor]
 """Tensors that share their first axis. Raw images: "image" (B, C, H, W) uint8, and "size" (B, 2) int64, the height and
 width that each image fills of its canvas, absent where all fill it. Raw vectors: "vector" (B, D) float32. Text: "text" (B, T)
@@ -141,7 +143,12 @@ class Method(nn.Module):
 
     def updates(self, views: Batch) -> Iterator[Update]:
         """Yield losses in the paper's order; that player has been stepped when the next line runs."""
-        yield Update(self.loss(views))
+        loss, candidates = self.loss(views), self.candidates(views)
+        yield Update(loss, metrics={"information": mutual_information(loss, candidates)} if candidates else NO_METRICS)
+
+    def candidates(self, views: Batch) -> int | None:
+        """N of a loss that finds the one partner among N, over all processes; None for other losses. Says what "information" is logged."""
+        return None
 
     def players(self) -> dict[str, nn.Module]:
         """Who owns an optimiser, by name; nobody where the method makes its steps itself.

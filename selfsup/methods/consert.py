@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from selfsup.distributed import world_size
 from selfsup.losses import nt_xent
 from selfsup.method import Batch, Encoder, Layout, Method, Recipe, Vocabulary
 from selfsup.models.text import only_text
@@ -146,6 +147,9 @@ class ConSERT(Method):
         )
         r_first, r_second = self.transformer.vector(torch.cat([ids, ids]), embedded=torch.cat(pushed)).chunk(2)
         return nt_xent(r_first, r_second, self.temperature)
+
+    def candidates(self, views: Batch) -> int:
+        return 2 * len(views["text"]) * world_size() - 1  # all views but the one that looks
 
     def _changed(self, views: Batch, side: str, change: Change) -> Float[Tensor, "B T D"]:
         e = self.transformer.embed_tokens(views["text"], places=views.get(f"{side}_places"))

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from selfsup.distributed import gather
+from selfsup.distributed import gather, world_size
 from selfsup.losses import full_precision, info_nce, nce
 from selfsup.method import Batch, Encoder, Method, Recipe
 from selfsup.models.heads import mlp
@@ -146,6 +146,11 @@ class InstanceDiscrimination(Method):
         # Both views in one pass, so that batch normalisation sees all 2B of them.
         queries, keys = self._f(torch.cat([views["first"], views["second"]])).chunk(2)
         return info_nce(queries, keys, self.temperature)
+
+    def candidates(self, views: Batch) -> int | None:
+        if self.dictionary == "bank":
+            return None  # NCE asks of each by itself
+        return len(self.queue) + 1 if self.dictionary == "queue" else len(views["first"]) * world_size()
 
     def _f(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D"]:
         return unit(self.projector(self.encoder(images)))

@@ -98,6 +98,9 @@ class MoCo(Method):
             loss = (loss + self._one_way(views["second"], views["first"])) / 2
         return loss
 
+    def candidates(self, views: Batch) -> int:
+        return len(self.queue) + 1
+
     def _one_way(self, shown: Float[Tensor, "B C H W"], other: Float[Tensor, "B C H W"]) -> Float[Tensor, ""]:
         queries = F.normalize(self._in_splits(self.encoder, self.projector, shown), dim=-1)
         keys = self._keys(other)

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from selfsup.distributed import world_size
 from selfsup.losses import poly_view
 from selfsup.method import Batch, Encoder, Method, Recipe
 from selfsup.models.heads import mlp
@@ -89,12 +90,21 @@ class SimCLR(Method):
 
     def loss(self, views: Batch) -> Tensor:
         # All views in one pass, so that batch normalisation sees every one of them.
-        shown = [x for x in views.values() if x.ndim == 4]
+        shown = crops_of(views)
         z = self.projector(self.encoder(torch.cat(shown)))
         return poly_view(z.unflatten(0, (len(shown), -1)), self.temperature)  # equation 1 for two views
+
+    def candidates(self, views: Batch) -> int:
+        shown = crops_of(views)
+        return len(shown) * (len(shown[0]) * world_size() - 1) + 1  # the partner, and all views of other images
 
     def embed(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B width"]:
         return self.encoder(x)  # h, not z: g drops what the augmentations change (section 4.2); version 2 keeps what its first layer makes
 
     def compared(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D"]:
         return self.projector(self.encoder(x))
+
+
+def crops_of(views: Batch) -> list[Tensor]:
+    """The views (B, C, H, W) of the images, without what else a batch holds."""
+    return [x for x in views.values() if x.ndim == 4]

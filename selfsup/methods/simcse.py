@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from selfsup.distributed import gather
+from selfsup.distributed import gather, world_size
 from selfsup.losses import full_precision, log_partition
 from selfsup.method import Batch, Encoder, Layout, Method, Recipe, Vocabulary
 from selfsup.models.text import only_text
@@ -121,6 +121,10 @@ class SimCSE(Method):
         texts = [views[role] for role in ROLES if role in views] if self.supervised else [views["text"]] * 2
         z, z_plus, *z_minus = self.head(self.encoder(torch.cat(texts))).chunk(len(texts))
         return contrast(z, z_plus, z_minus[0] if z_minus else None, self.temperature)
+
+    def candidates(self, views: Batch) -> int:
+        of_each = sum(role in views for role in ROLES[1:]) if self.supervised else 1  # what follows, and what contradicts
+        return of_each * len(views["premise" if self.supervised else "text"]) * world_size()
 
 
 @full_precision

@@ -23,6 +23,12 @@ KNOWN = {
     "lr": ("Learning rate", "small", "Climbs during the warm-up; a finished run with a cosine schedule ends near zero."),
     "items_per_second": ("Items per second", "compact", "Speed of the whole loop, data included. Dips are other work on the machine."),
     "gradient_norm": ("Gradient norm", "number", "Length of the gradient. Spikes are unstable steps: a smaller learning rate helps."),
+    "information": (
+        "Information",
+        "number",
+        "What a view is known to tell of its partner, in nats: a lower bound, never above the logarithm of the number of candidates. "
+        "Where it comes near that, a larger batch or queue has more to teach.",
+    ),
     "rankme": (
         "Effective rank (RankMe)",
         "number",

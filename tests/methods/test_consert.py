@@ -1,5 +1,7 @@
 """ConSERT: what each change does to the embeddings of tokens, and the loss of two changed views."""
 
+import math
+
 import pytest
 import torch
 
@@ -120,6 +122,12 @@ def test_the_loss_is_nt_xent_of_the_mean_over_two_layers() -> None:
     torch.testing.assert_close(consert.loss(views), nt_xent(*both, 0.3))
     torch.testing.assert_close(consert.embed(ids), method_embedding(consert, ids))
     assert consert.encoder.spec["pool"] == "last_two"
+
+
+def test_information_is_log_of_the_candidates_less_the_loss() -> None:
+    consert = method("feature_cutoff", "shuffle")
+    [update] = consert.updates(consert.views({"text": sentences(5)}, torch.Generator().manual_seed(1)))
+    assert float(update.metrics["information"]) == pytest.approx(math.log(2 * 5 - 1) - float(update.loss.detach()))
 
 
 def method_embedding(consert: ConSERT, ids: torch.Tensor) -> torch.Tensor:

@@ -49,6 +49,17 @@ def vectors(m: InstanceDiscrimination, x: torch.Tensor) -> torch.Tensor:
     return F.normalize(m.projector(m.encoder(x)), dim=1).detach()
 
 
+@pytest.mark.parametrize(("dictionary", "candidates"), [("batch", 3), ("queue", 6 + 1)])
+def test_information_is_log_of_the_candidates_less_the_loss(dictionary: str, candidates: int) -> None:
+    [update] = method(dictionary).updates(two_views(3))
+    assert float(update.metrics["information"]) == pytest.approx(math.log(candidates) - float(update.loss.detach()))
+
+
+def test_a_bank_asks_of_each_entry_by_itself_and_reports_no_information() -> None:
+    [update] = method("bank").updates(one_view([1, 4]))
+    assert update.metrics == {}
+
+
 # --- the bank ------------------------------------------------------------------------------------------------------------------------
 
 

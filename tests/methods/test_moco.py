@@ -1,6 +1,7 @@
 """MoCo against algorithm 1 of the paper: loss, momentum, queue, shuffling; and one toy problem it must solve."""
 
 import copy
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -39,6 +40,11 @@ def moco(norm: bool = True, **options: float) -> MoCo:
 def two_views(batch: int, seed: int = 0) -> Batch:
     g = torch.Generator().manual_seed(seed)
     return {"first": torch.rand(batch, 3, 8, 8, generator=g), "second": torch.rand(batch, 3, 8, 8, generator=g)}
+
+
+def test_information_is_log_of_queue_and_partner_less_the_loss() -> None:
+    [update] = moco().updates(two_views(3))
+    assert float(update.metrics["information"]) == pytest.approx(math.log(10 + 1) - float(update.loss.detach()))
 
 
 @pytest.mark.parametrize("symmetric", [False, True])

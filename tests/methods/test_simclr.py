@@ -1,6 +1,7 @@
 """SimCLR: views, heads, and one toy problem it must solve; its loss is in tests/test_losses.py."""
 
 import json
+import math
 from collections.abc import Callable
 
 import pytest
@@ -31,6 +32,14 @@ def test_it_learns_to_find_the_partner(find_partners: Callable[..., tuple[float,
         lambda: SimCLR(TinyEncoder(), image_size=8, temperature=0.1, hidden_size=32, projection_size=16), lr=1e-2, steps=100
     )
     assert after > 0.4, f"{after:.2f} of partners found; 0.12 before training, chance is 0.03"
+
+
+def test_information_is_none_where_all_images_are_the_same() -> None:
+    method = SimCLR(TinyEncoder(), image_size=8, crops=3).eval()
+    views = dict.fromkeys(("first", "second", "third"), torch.ones(4, 3, 8, 8)) | {"index": torch.arange(4)}
+    [update] = method.updates(views)
+    assert float(update.loss.detach()) == pytest.approx(math.log(3 * 3 + 1))  # the partner, and three views of each of the three other images
+    assert float(update.metrics["information"]) == pytest.approx(0.0, abs=1e-6)
 
 
 def test_mistakes_are_named() -> None:

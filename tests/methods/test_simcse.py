@@ -69,6 +69,13 @@ def test_the_views_differ_in_dropout_and_in_nothing_else() -> None:
     torch.testing.assert_close(seen[1][:6], seen[1][6:])
 
 
+def test_information_is_log_of_the_candidates_less_the_loss() -> None:
+    rows = {"premise": sentences(4), "entailed": sentences(4, seed=1), "contradicting": sentences(4, seed=2)}
+    for simcse, views, candidates in [(method(), {"text": sentences(6)}, 6), (method(supervised=True), rows, 2 * 4)]:
+        [update] = simcse.updates(views)
+        assert float(update.metrics["information"]) == pytest.approx(math.log(candidates) - float(update.loss.detach()))
+
+
 def test_the_loss_is_that_of_the_heads_vectors_and_everything_learns_from_it() -> None:
     simcse = method(dropout=0.0)
     ids = sentences(5)

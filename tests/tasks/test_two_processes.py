@@ -39,9 +39,12 @@ def command(method: str, data: Path | str, run: Path, devices: int, steps: int =
     return [sys.executable, "-m", "selfsup", "pretrain", method, *where, *size, *more]
 
 
+def logged(run: Path) -> list[dict[str, Any]]:
+    return [line for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()) if "loss" in line]
+
+
 def losses(run: Path) -> list[float]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [line["loss"] for line in lines if "loss" in line]
+    return [line["loss"] for line in logged(run)]
 
 
 CASES = [(method, {}) for method in METHODS if method not in ("gan", "simcse")]  # each process draws noise of its own for them
@@ -95,6 +98,8 @@ def test_two_processes_equal_one(method: str, options: dict[str, Any], both: Any
     pretrain(data, method, out=tmp_path / "1", quiet=True, **settings)
     both(data=data, method=method, out=tmp_path / "2", **settings)
     np.testing.assert_allclose(losses(tmp_path / "2"), losses(tmp_path / "1"), rtol=1e-5, atol=1e-6)
+    bounds = [[line.get("information", 0.0) for line in logged(tmp_path / n)] for n in ("1", "2")]
+    np.testing.assert_allclose(*bounds, rtol=1e-4, atol=1e-5)
     one, two = (load_tensors(checkpoint_path(tmp_path / str(n) / "checkpoints", STEPS), "model") for n in (1, 2))
     assert one.keys() == two.keys()
     for name in one:
