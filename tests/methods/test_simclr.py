@@ -38,7 +38,9 @@ def test_information_is_none_where_all_images_are_the_same() -> None:
     method = SimCLR(TinyEncoder(), image_size=8, crops=3).eval()
     views = dict.fromkeys(("first", "second", "third"), torch.ones(4, 3, 8, 8)) | {"index": torch.arange(4)}
     [update] = method.updates(views)
-    assert float(update.loss.detach()) == pytest.approx(math.log(3 * 3 + 1))  # the partner, and three views of each of the three other images
+    assert float(update.loss.detach()) == pytest.approx(
+        math.log(3 * 3 + 1)
+    )  # the partner, and three views of each of the three other images
     assert float(update.metrics["information"]) == pytest.approx(0.0, abs=1e-6)
 
 
