@@ -94,7 +94,7 @@ def compare(
     """Ask which method suits this data and this budget: the same budget for each, several seeds, one page.
 
     Args:
-        data: as pretrain takes it; its classes, where it has some, only score what was learned.
+        data: images, vectors or tables as pretrain takes them, no text; its classes, where it has some, only score what was learned.
         methods: ids with commas between them, or all.
         minutes: budget: training time of a method, shared by its seeds.
         images: budget instead of minutes: items that each run sees, to the nearest whole step of its batches.
@@ -120,6 +120,8 @@ def compare(
         Console().print(as_table(contest.result))
         print(*contest.result["advice"], sep="\n")
         print(contest.report)
+    if not contest.result["ranking"]:
+        raise SystemExit(1)  # every run failed, and the reasons stand above
 
 
 def detect(

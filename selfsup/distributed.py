@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 _alone = False
 
@@ -49,9 +50,10 @@ class _Gather(torch.autograd.Function):
         return torch.cat(parts)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
-        # Every process's loss depends on my rows: the gradient is the sum over all of them.
-        grad = grad.contiguous()
+        # Every process's loss depends on my rows: the gradient is the sum over all of them. A copy, as others may hold what arrives.
+        grad = grad.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(grad)
         return grad.chunk(world_size())[rank()]
 
@@ -64,6 +66,7 @@ class _Sum(torch.autograd.Function):
         return total
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
         grad = grad.clone()
         dist.all_reduce(grad)
@@ -91,21 +94,29 @@ def average(x: Tensor) -> Tensor:
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace each gradient by its mean over all processes, in one coalesced exchange for each dtype."""
+    """Replace each gradient by its mean over all processes, in one coalesced exchange for each dtype.
+
+    A parameter that no process has a gradient of has none afterwards either, so that its optimiser leaves it alone, as on one process.
+    """
     if not is_parallel():
         return
-    by_dtype: dict[torch.dtype, list[Tensor]] = {}
+    by_dtype: dict[torch.dtype, list[nn.Parameter]] = {}
     for p in parameters:
         if p.requires_grad:
-            if p.grad is None:  # unused here but perhaps not elsewhere: every process must send the same shapes
-                p.grad = torch.zeros_like(p)
-            by_dtype.setdefault(p.grad.dtype, []).append(p.grad)
-    for gradients in by_dtype.values():
-        flat = torch.cat([g.reshape(-1) for g in gradients])
+            by_dtype.setdefault(p.dtype, []).append(p)
+    for members in by_dtype.values():
+        # Unused here but perhaps not elsewhere: every process must send the same shapes, and then whether it has a gradient of each.
+        parts = [torch.zeros_like(p).reshape(-1) if p.grad is None else p.grad.reshape(-1) for p in members]
+        flat = torch.cat([*parts, parts[0].new_tensor([float(p.grad is not None) for p in members])])
         dist.all_reduce(flat)
-        flat /= world_size()
-        for g, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-            g.copy_(mean.view_as(g))
+        *means, used = flat.split([*(p.numel() for p in members), len(members)])
+        for p, mean, some in zip(members, means, used.tolist(), strict=True):
+            if not some:
+                p.grad = None
+            elif p.grad is None:
+                p.grad = torch.empty_like(p).copy_((mean / world_size()).view_as(p))
+            else:
+                p.grad.copy_((mean / world_size()).view_as(p))
 
 
 def agree(stop: int, seconds: float) -> tuple[int, float]:

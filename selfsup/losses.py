@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from selfsup.distributed import gather, rank
+from selfsup.distributed import gather, rank, world_size
 
 ROWS, COLUMNS = 256, 1024
 """Sides of a tile of similarities: 1 MiB in float32, which stays in a core's cache (measured)."""
@@ -31,7 +32,7 @@ def full_precision(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     @functools.wraps(loss)
     def computed(*args: Any, **settings: Any) -> Tensor:
-        device = next(a.device.type for a in args if isinstance(a, Tensor))
+        device = next(a.device.type for a in (*args, *settings.values()) if isinstance(a, Tensor))
         with torch.autocast(device, enabled=False):
             return loss(*(wide(a) for a in args), **{name: wide(value) for name, value in settings.items()})
 
@@ -63,6 +64,9 @@ def nce(
     Returns:
         Mean over the B of -log P(D=1 | x, y) - sum over the k of log P(D=0 | x, y'), in nats; 2 log 2 at k = 1 where nothing can be told.
     """
+    if data.ndim != 1 or noise.ndim != 2 or data.shape != data_chance.shape or noise.shape != noise_chance.shape or not noise.numel():
+        shapes = ", ".join(str(tuple(x.shape)) for x in (data, noise, data_chance, noise_chance))
+        raise ValueError(f"nce expects data (B,), noise (B, k), k at least 1, and a noise's log probability of each of them, got {shapes}")
     k = noise.shape[1]
     true = F.logsigmoid(_log_odds(data, data_chance, k))
     false = F.logsigmoid(-_log_odds(noise, noise_chance, k)).sum(dim=1)
@@ -97,6 +101,11 @@ def info_nce(
     Returns:
         Mean over the queries, in nats; log N when every candidate is the same. N is K + 1, or the number of keys of all processes.
     """
+    if queries.ndim != 2 or queries.shape != keys.shape or (negatives is not None and negatives.shape[1:] != keys.shape[1:]):
+        beside = "" if negatives is None else f", negatives {tuple(negatives.shape)}"
+        raise ValueError(
+            f"info_nce expects queries and keys (B, D), and negatives (K, D), got {tuple(queries.shape)}, {tuple(keys.shape)}{beside}"
+        )
     queries = queries / temperature
     positive = (queries * keys).sum(dim=1)
     if negatives is None:
@@ -105,7 +114,9 @@ def info_nce(
 
 
 def mutual_information(loss: Tensor, candidates: int) -> Tensor:
-    """log N - loss, in nats: a lower bound of what query and key know of each other, never above log N (1807.03748, equation 5)."""
+    """log N - loss, in nats: a lower bound of what query and key know of each other, never above log N (1807.03748, section 2.3)."""
+    if candidates < 1:
+        raise ValueError(f"a partner is found among at least 1 candidate, got {candidates}")
     return math.log(candidates) - loss.detach()
 
 
@@ -138,7 +149,7 @@ def poly_view(z: Float[Tensor, "V B D"], temperature: float) -> Float[Tensor, ""
         ValueError: fewer than two images or views.
     """
     views, images, _ = z.shape
-    if views < 2 or images < 2:
+    if views < 2 or images * world_size() < 2:
         raise ValueError(f"a contrast needs at least 2 images for negatives and 2 views of each, got {images} images and {views} views")
     z = F.normalize(z, dim=2)
     flat = z.flatten(0, 1)
@@ -165,6 +176,8 @@ def supcon(z: Float[Tensor, "B D"], group: Int[Tensor, " B"], temperature: float
     Raises:
         ValueError: a view is alone in its group, so that it has no positive.
     """
+    if z.ndim != 2 or group.shape != z.shape[:1]:
+        raise ValueError(f"supcon expects z (B, D) and a group for each row, (B,), got {tuple(z.shape)} and {tuple(group.shape)}")
     z = F.normalize(z, dim=1)
     queries = z / temperature
     keys, own = _candidates(z)
@@ -215,6 +228,7 @@ class _LogPartition(torch.autograd.Function):
         return total
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:  # type: ignore[override]
         queries, keys, left_out, total = ctx.saved_tensors
         to_queries, to_keys = torch.zeros_like(queries), torch.zeros_like(keys)

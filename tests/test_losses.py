@@ -173,7 +173,62 @@ def test_supcon_of_two_views_without_labels_is_nt_xent() -> None:
     torch.testing.assert_close(loss, nt_xent(first, second, 0.2), **EXACT)
 
 
+def test_gradients_are_those_of_the_values_for_every_input() -> None:
+    """By finite differences; the values are those of the equations, which stand above."""
+    q, k, negatives = (randn(n, 3, seed=seed).requires_grad_() for seed, n in enumerate((4, 4, 5)))
+    group = torch.tensor([0, 1, 0, 1])
+    chances = (-randn(4, seed=2).square()).requires_grad_(), (-randn(4, 3, seed=3).square()).requires_grad_()
+    cases: list[tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = [
+        (lambda a, b: info_nce(a, b, 0.5), (q, k)),
+        (lambda a, b, c: info_nce(a, b, 0.5, c), (q, k, negatives)),
+        (lambda a, b: nt_xent(a, b, 0.5), (q, k)),
+        (lambda a: poly_view(a, 0.5), (randn(3, 2, 4).requires_grad_(),)),
+        (lambda a: supcon(a, group, 0.5), (q,)),
+        (nce, (randn(4).requires_grad_(), randn(4, 3, seed=1).requires_grad_(), *chances)),
+    ]
+    for loss, inputs in cases:
+        assert torch.autograd.gradcheck(loss, inputs)
+
+
+def test_a_key_gets_its_gradient_where_the_queries_need_none() -> None:
+    q, k = randn(4, 3), randn(6, 3, seed=1).requires_grad_()
+    [to_k] = gradients(log_partition(q, k).sum(), k)
+    torch.testing.assert_close(to_k, (q @ k.T).softmax(dim=1).T @ q, **EXACT)
+
+
+def test_a_second_derivative_is_refused_and_not_wrong() -> None:
+    q = randn(4, 3).requires_grad_()
+    [first] = torch.autograd.grad(log_partition(q, q.detach()).pow(2).sum(), q, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+
+
+WRONG_SHAPES = """
+from torch import ones
+from selfsup.losses import info_nce, nce, supcon
+for loss, arguments in [
+    (info_nce, {"queries": ones(4, 3), "keys": ones(1, 3), "temperature": 0.5}),
+    (info_nce, {"queries": ones(4, 3), "keys": ones(4, 3), "temperature": 0.5, "negatives": ones(5, 2)}),
+    (supcon, {"z": ones(3, 4), "group": ones(2).long(), "temperature": 0.5}),
+    (nce, {"data": ones(4, 1), "noise": ones(4, 2), "data_chance": ones(4, 1), "noise_chance": ones(4, 2)}),
+]:
+    try:
+        print(float(loss(**arguments)))
+    except ValueError as error:
+        print(error)
+"""
+
+
 def test_mistakes_are_named() -> None:
+    # The shapes of annotations are checked in tests only: a user, in a process of their own, is to be told as well.
+    told = subprocess.run([sys.executable, "-c", WRONG_SHAPES], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert "queries and keys (B, D)" in told[0]
+    assert told[0].endswith("got (4, 3), (1, 3)")
+    assert told[1].endswith("got (4, 3), (4, 3), negatives (5, 2)")
+    assert told[2].endswith("got (3, 4) and (2,)")
+    assert told[3].endswith("got (4, 1), (4, 2), (4, 1), (4, 2)")
+    with pytest.raises(ValueError, match="at least 1 candidate, got 0"):
+        mutual_information(torch.tensor(1.0), 0)
     with pytest.raises(ValueError, match="at least 2 images"):
         nt_xent(torch.randn(1, 4), torch.randn(1, 4), 0.5)
     with pytest.raises(ValueError, match="group 7 has one"):

@@ -75,18 +75,18 @@ def supervise(run: Path, processes: int, *, restarts: int = 3, quiet: bool = Fal
         sys.stderr.write(f"a process ended with status {status}; starting all again from the newest checkpoint\n")
 
 
-def run_alone(command: list[str], errors: Path) -> tuple[int, float]:
+def run_alone(command: list[str], errors: Path) -> tuple[int, int]:
     """Run a process to its end, passing on what signals come; what it says on stderr goes into a file.
 
     Returns:
-        Its status, negative for the signal that killed it, and its peak resident memory in MiB, mapped files included.
+        Its status, negative for the signal that killed it; and the first signal that was passed on, 0 for none. A process that is still
+        starting knows nothing of saving, and dies of it.
     """
     with errors.open("wb") as said:
         process = subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True, preexec_fn=_end_with_parent)
-    with _forward_signals([process]):
-        _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)  # so that Popen does not wait for it again
-    return process.returncode, usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    with _forward_signals([process]) as passed:
+        status = process.wait()
+    return status, passed[0] if passed else 0
 
 
 def _end_with_parent() -> None:
@@ -150,9 +150,14 @@ def _wait(workers: list[subprocess.Popen[Any]], seconds: float) -> None:
 
 @contextlib.contextmanager
 def _forward_signals(workers: list[subprocess.Popen[Any]]) -> Any:
-    """Pass SIGINT, SIGTERM and SIGUSR1 on; the processes save, say so by their status, and the supervisor ends with that."""
+    """Pass SIGINT, SIGTERM and SIGUSR1 on; the processes save, say so by their status, and the supervisor ends with that.
+
+    Gives a list that the signals are put down in.
+    """
+    passed: list[int] = []
 
     def forward(number: int, _frame: Any) -> None:
+        passed.append(number)
         for worker in workers:
             if worker.poll() is None:
                 with contextlib.suppress(ProcessLookupError):
@@ -160,7 +165,7 @@ def _forward_signals(workers: list[subprocess.Popen[Any]]) -> Any:
 
     old = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     try:
-        yield
+        yield passed
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)

@@ -69,6 +69,22 @@ def write_status(run: Path, **status: Any) -> None:
     replace_file(run / "status.json", json.dumps(status, indent=1).encode())
 
 
+def peak_mib(run: Path) -> float:
+    """Most resident memory of this process so far, mapped files included, or that of one before it on the same run, if it was more."""
+    try:
+        before = float(json.loads((run / "status.json").read_text())["peak_mib"])
+    except (OSError, ValueError, KeyError, TypeError):
+        before = 0.0
+    try:  # what getrusage says holds the memory of the process that this one was forked from
+        lines = Path("/proc/self/status").read_text().splitlines()
+        own = next(int(line.split()[1]) / 2**10 for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        import resource
+
+        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    return round(max(before, own), 1)
+
+
 class Progress:
     """Progress on stderr: one live line on a terminal, plain lines elsewhere.
 

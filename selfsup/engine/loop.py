@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from selfsup.distributed import agree, rank, world_size
 from selfsup.engine.checkpoint import checkpoint_path, prune, remove_leftovers, save_tensors, steps_saved
-from selfsup.engine.log import MetricsFile, Progress, write_status
+from selfsup.engine.log import MetricsFile, Progress, peak_mib, write_status
 from selfsup.engine.micro import MicroBatches
 from selfsup.engine.optim import learning_rate, make_optimizers, set_learning_rate
 from selfsup.engine.state import State, optimizer_tensors, restore, unique_state
@@ -116,7 +116,14 @@ def fit(
             raise NotFiniteError(
                 f"update {state.step + 1} is not finite: {error}. {keeper.kept()} Try a smaller --lr, or --precision fp32"
             ) from None
+        except Stopped:
+            raise
+        except Exception as error:
+            keeper.status("failed", f"update {state.step + 1}: {error}")
+            raise
         finally:
+            if micro:
+                micro.undo()
             if metrics:
                 metrics.flush()
             progress.close()
@@ -322,4 +329,5 @@ class _Keeper:
             return
         s = self.state
         best = {"step": s.best_step, "measure": "rankme", "value": s.best_value} if s.best_step >= 0 else None
-        write_status(self.run, state=now, step=s.step, steps=self.training.steps, seconds=round(s.seconds, 1), best=best, message=message)
+        how_far = {"step": s.step, "steps": self.training.steps, "seconds": round(s.seconds, 1), "best": best}
+        write_status(self.run, state=now, **how_far, peak_mib=peak_mib(self.run), message=message)

@@ -28,16 +28,22 @@ class MicroBatches:
     def __init__(self, method: nn.Module, rows: int) -> None:
         if rows < 1:
             raise ValueError(f"a micro-batch needs at least 1 row, got {rows}")
-        self.rows, self.called = rows, False
-        for encoder in _innermost(method):
+        self.rows, self.called, self.method = rows, False, type(method).__name__
+        self.encoders = list(_innermost(method))
+        for encoder in self.encoders:
             vars(encoder)["forward"] = self._in_parts(encoder, encoder.forward)
+
+    def undo(self) -> None:
+        """Leave the encoders as they were: a copy of one would else run the one that it was copied from."""
+        for encoder in self.encoders:
+            vars(encoder).pop("forward", None)
 
     def check(self) -> None:
         """Raise ValueError where a step has passed the encoders by, so that nothing was saved."""
         if not self.called:
             raise ValueError(
-                "--micro-batch cannot serve a method that shows its encoder parts of an input, such as some patches; "
-                "use --accumulate, which is exact for losses of single items"
+                f"--micro-batch cannot serve {self.method}, which trains its encoder otherwise than by whole inputs to vectors, by some "
+                "patches or by tokens, say; --accumulate is exact where a loss is of single items, and compares fewer of them elsewhere"
             )
 
     def _in_parts(self, encoder: Encoder, forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

@@ -53,9 +53,7 @@ def train_step(
         for updates in pending:
             update = first if updates is pending[0] else _next(updates, forward)
             if update is None or update.player != player:
-                raise ValueError(
-                    f'micro-batches must yield the same players in the same order; one yields "{player}" where another does not'
-                )
+                raise ValueError(_unlike(player))
             if player is not None:
                 update.loss.div(len(pending)).backward(inputs=params)
             _add(sums, name, update.loss.detach() / len(pending))
@@ -72,10 +70,18 @@ def train_step(
             raise NotFiniteError(f'gradient norm of player "{player}" is {float(norm)}, its loss {float(sums[name]):.6g}')
         optimizers[player].step()
         optimizers[player].zero_grad(set_to_none=True)
+    for updates in pending[1:]:  # what stands after their last line that yields is run too
+        more = _next(updates, forward)
+        if more is not None:
+            raise ValueError(_unlike(more.player))
     if several:
         sums["loss"] = sums[f"loss/{next(iter(optimizers))}"]
     means = average(torch.stack([value.float() for value in sums.values()]))
     return dict(zip(sums, means.unbind(), strict=True))
+
+
+def _unlike(player: str | None) -> str:
+    return f'micro-batches must yield the same players in the same order; one yields "{player}" where another does not'
 
 
 def _next(updates: Iterator[Update], forward: Any) -> Update | None:

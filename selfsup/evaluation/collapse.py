@@ -30,7 +30,7 @@ def collapse_warning(rankme: float, deviation: float, width: int, *, rows: int |
             "nothing keeps embeddings apart, such as negatives, a stopped gradient or a slow teacher; or the learning rate is too high"
         )
     largest = width if rows is None else min(width, rows)
-    if rankme < 1 + NARROW * (largest - 1):
+    if largest > 2 and rankme < 1 + NARROW * (largest - 1):
         return (
             f"dimensional collapse: embeddings use less than {NARROW:.0%} of {largest} directions. Likely cause: a shortcut solves the "
             "task, as when views are too alike or show the same colours; or weight decay or temperature is too high"
@@ -47,6 +47,7 @@ class Compared(NamedTuple):
         width: of these vectors.
         matched: the loss of the items' views.
         mismatched: the same when each view is put beside those of other items; None where an item has one view only.
+        rows: how many vectors there were, as their rank cannot be larger; None for no fewer than `width`.
     """
 
     rankme: float
@@ -55,6 +56,7 @@ class Compared(NamedTuple):
     width: int
     matched: float | None
     mismatched: float | None
+    rows: int | None = None
 
 
 def compared_warning(found: Compared) -> str | None:
@@ -68,7 +70,9 @@ def compared_warning(found: Compared) -> str | None:
             f"what the loss compares has grown out of bounds (standard deviation above {HUGE:.0f}, a few at most is usual). Likely cause: "
             "the learning rate is far too high"
         )
-    if found.rankme < min(FEW, 1 + found.width / 4) or found.deviation < AGREEING:
+    largest = found.width if found.rows is None else min(found.width, found.rows)
+    narrow = largest > 2 and found.rankme < min(FEW, 1 + largest / 4)
+    if narrow or found.deviation < AGREEING:
         return (
             f"what the loss compares is collapsing: hardly more than one of {found.width} directions is used, or all are nearly one "
             f"(deviation below {AGREEING}, 1 is healthy). Likely cause: nothing keeps them apart, such as negatives, a predictor with a "

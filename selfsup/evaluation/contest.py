@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from selfsup.evaluation.few_label import interval
+from selfsup.evaluation.few_label import NORMAL_95, interval
 from selfsup.evaluation.measures import spearman
 
 Row = Mapping[str, Any]
@@ -23,22 +23,26 @@ TRUST = (
 )
 
 
-def summarise(rows: Sequence[Row], methods: Sequence[str], baselines: Mapping[str, Any] | None) -> dict[str, Any]:
+def summarise(
+    rows: Sequence[Row], methods: Sequence[str], baselines: Mapping[str, Any] | None, tested: int | None = None
+) -> dict[str, Any]:
     """What a contest has found so far, as JSON can hold it.
 
     Args:
         rows: one for each run that has ended.
         methods: all that take part, also those without a row yet.
         baselines: "pixels_pca" and "untrained", each with accuracies; None without labels.
+        tested: items that accuracies are shares of; None to leave out what is due to these.
 
     Returns:
-        "methods": for each its "runs", "failed", "error", "warnings", and {"mean", "low", "high"} of every figure (95 %, Student's t).
+        "methods": for each its "runs", "failed", "error", "warnings", and {"mean", "low", "high"} of every figure (95 %: Student's t over
+        the runs, and of accuracies the finite number of test items besides, the variances of both added).
         "ranking": ids, best first, by "ranked_by": "knn_top1", or "label-free", the mean rank by the three measures.
         "tied_with_best": those whose interval of kNN meets that of the best. "agreement": Spearman's rank correlation of each label-free
         measure with kNN over all runs (of alpha-ReQ, of how near it is to 1); None without labels. "advice": sentences, the first is the
         headline. "baselines": as given.
     """
-    found = {method: _summary([row for row in rows if row["method"] == method]) for method in methods}
+    found = {method: _summary([row for row in rows if row["method"] == method], tested) for method in methods}
     done = [method for method in methods if found[method]["runs"]]
     labelled = any(found[method]["knn_top1"] for method in done)
     ranking = sorted(done, key=lambda m: -found[m]["knn_top1"]["mean"]) if labelled else by_label_free({m: found[m] for m in done})
@@ -54,7 +58,7 @@ def summarise(rows: Sequence[Row], methods: Sequence[str], baselines: Mapping[st
     return {**result, "advice": _advice(result)}
 
 
-def _summary(rows: Sequence[Row]) -> dict[str, Any]:
+def _summary(rows: Sequence[Row], tested: int | None) -> dict[str, Any]:
     finished = [row for row in rows if row["state"] == "finished"]
     failed = [row for row in rows if row["state"] != "finished"]
     counts = finished[0]["few_label"] if finished and finished[0].get("few_label") else {}
@@ -63,19 +67,22 @@ def _summary(rows: Sequence[Row]) -> dict[str, Any]:
         "failed": len(failed),
         "error": failed[0]["error"] if failed else None,
         "warnings": list(dict.fromkeys(text for row in finished for text in row.get("warnings", ()))),
-        **{name: _mean([row.get(name) for row in finished], 1.0) for name in ACCURACIES},
+        **{name: _mean([row.get(name) for row in finished], 1.0, tested) for name in ACCURACIES},
         **{name: _mean([row.get(name) for row in finished], math.inf) for name in FIGURES},
-        "few_label": {n: _mean([row["few_label"].get(n) for row in finished], 1.0) for n in counts} or None,
+        "few_label": {n: _mean([row["few_label"].get(n) for row in finished], 1.0, tested) for n in counts} or None,
     }
 
 
-def _mean(values: Iterable[float | int | None], largest: float) -> dict[str, float | None] | None:
+def _mean(values: Iterable[float | int | None], largest: float, tested: int | None = None) -> dict[str, float | None] | None:
     known = [float(v) for v in values if v is not None and math.isfinite(v)]
     if not known:
         return None
     if len(known) == 1:
         return {"mean": known[0], "low": None, "high": None}
-    return interval(known, largest=largest)._asdict()
+    mean, _, high = interval(known, largest=math.inf)
+    items = NORMAL_95 * math.sqrt(max(0.0, mean * (1 - mean)) / tested) if tested else 0.0
+    reach = math.hypot(high - mean, items)
+    return {"mean": mean, "low": max(0.0, mean - reach), "high": min(largest, mean + reach)}
 
 
 def by_label_free(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -115,13 +122,21 @@ def _advice(result: Mapping[str, Any]) -> list[str]:
     """Plain sentences that claim nothing the intervals do not show."""
     found, ranking = result["methods"], result["ranking"]
     if not ranking:
-        return ["No run has finished yet."]
+        failed = [method for method in found if found[method]["failed"]]
+        return [f"All runs so far have failed: {failed[0]}: {found[failed[0]]['error']}" if failed else "No run has finished yet."]
     best = ranking[0]
     if result["ranked_by"] != "knn_top1":
         return [f"Without labels, {best} comes first by the mean rank of RankMe, alpha-ReQ and LiDAR.", TRUST]
     tied = result["tied_with_best"]
     knn = _percent(found[best]["knn_top1"])
-    if tied:
+    level = [m for m in tied if found[m]["knn_top1"]["mean"] == found[best]["knn_top1"]["mean"]]
+    if level:
+        said = [f"{_listed([best, *level])} come first together on this data at this budget: {knn} kNN accuracy."]
+        if others := [m for m in tied if m not in level]:
+            said.append(f"{_listed(others)} cannot be told apart from {'both' if len(level) == 1 else 'these'}.")
+    elif len(ranking) == 1:
+        said = [f"{best} reaches {knn} kNN accuracy on this data at this budget; nothing else was compared."]
+    elif tied:
         said = [f"{best} leads on this data at this budget with {knn} kNN accuracy, but {_listed(tied)} cannot be told apart from it."]
         said.append("Intervals that meet prove nothing: more seeds or a longer budget would tell.")
     else:
@@ -138,10 +153,8 @@ def _advice(result: Mapping[str, Any]) -> list[str]:
 def _beside_baselines(best: Mapping[str, float | None], baselines: Mapping[str, Any] | None) -> list[str]:
     names = {"pixels_pca": "raw pixels", "untrained": "the untrained network"}
     figures = {names[key]: row["knn_top1"] for key, row in (baselines or {}).items() if row.get("knn_top1") is not None}
-    low = best["low"] if best["low"] is not None else best["mean"]
-    assert low is not None
-    lost = [f"{name} ({100 * figure:.1f} %)" for name, figure in figures.items() if figure >= low]
-    return [f"It does not beat {_listed(lost)} for certain: this budget is too short for this data."] if lost else []
+    lost = [f"{name} ({100 * figure:.1f} %)" for name, figure in figures.items() if best["low"] is None or figure >= best["low"]]
+    return [f"It is not shown to beat {_listed(lost)}: more seeds, a longer budget or another method would tell."] if lost else []
 
 
 def _percent(entry: Mapping[str, float | None]) -> str:

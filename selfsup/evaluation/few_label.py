@@ -21,6 +21,7 @@ GRID = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)  # penalties to cross-validate over, stron
 FALLBACK = 1e-3  # below FOLDS labels a class, where there is nothing to validate on
 FOLDS = 5
 DRAWS = 2**20  # weights of one fold that are solved for together
+NORMAL_95 = NormalDist().inv_cdf(0.975)
 
 
 class Interval(NamedTuple):

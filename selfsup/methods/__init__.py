@@ -95,5 +95,5 @@ def _check(method: str) -> None:
         import difflib
 
         near = difflib.get_close_matches(method, METHODS, n=1)
-        hint = f'did you mean "{near[0]}"?' if near else f"there are {', '.join(METHODS)}"
-        raise ValueError(f'no method "{method}"; {hint}. `selfsup methods` describes them')
+        hint = f'did you mean "{near[0]}"?' if near else f"there are {', '.join(METHODS)}."
+        raise ValueError(f'no method "{method}"; {hint} `selfsup methods` describes them')

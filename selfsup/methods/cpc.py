@@ -164,7 +164,7 @@ class CPC(Method):
         return next(self.updates(views)).loss
 
     def updates(self, views: Batch) -> Iterator[Update]:
-        """One update, with "information/k", the lower bound of equation 5 for k rows ahead, in nats; a mean over directions."""
+        """One update, with "information/k", the lower bound of section 2.3 for k rows ahead, in nats; a mean over directions."""
         assert isinstance(self.encoder, PatchGrid)
         z = self.encoder.each(pieces(views["patches"], self.encoder.grid))
         losses, information = [], dict.fromkeys(self.ahead, torch.zeros((), device=z.device))

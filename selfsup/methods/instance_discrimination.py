@@ -73,7 +73,7 @@ class InstanceDiscrimination(Method):
         noise: m, draws from the bank for each image, memory of B m D numbers; the paper's is 4,096.
         bank_momentum: share of an entry of the bank that stays when its item comes by, 0 to 1; 0 in the paper, 0.5 in its authors' code.
         proximal: lambda of equation 10, pull of f towards the bank's entry, at least 0; 0 for none; the paper's is 30 on ImageNet.
-        queue_size: number of keys in the queue; MoCo's is 65,536 on ImageNet, 4,096 on CIFAR-10.
+        queue_size: number of keys in the queue; MoCo's is 65,536 on ImageNet.
         key_momentum: share of the key network that stays at each step, 0 to 1; 0 for the network itself as it was; MoCo's is 0.999.
         colour_strength: multiplies the strengths of the colour changes, no unit; the paper's is 1.0.
         smallest_crop: area of the smallest crop, as a fraction of the image; the authors' code has 0.2.

@@ -38,10 +38,11 @@ class MoCo(Method):
         version: 1 has a linear projection and no blur; 2, the default, has a hidden layer, blur and weaker hue (the papers have one each).
         temperature: tau of equation 1, no unit; the papers use 0.07 in version 1, 0.2 in version 2, short runs want 0.1.
         momentum: m of equation 2, the share of f_k that stays at each step, 0 to 1; the paper's 0.999 suits 10^5 steps and more.
-        queue_size: K, number of keys; the paper's is 65,536 on ImageNet, 4,096 on CIFAR-10.
+        queue_size: K, number of keys; the paper's is 65,536 on ImageNet, that of its authors' notebook for CIFAR-10 4,096.
         hidden_size: width of the projection's hidden layer in version 2; the paper's is the encoder's, 2048 for ResNet-50.
         projection_size: D, width of the projection, thrown away after training; the paper's is 128.
-        bn_splits: groups of each process's batch that have batch statistics of their own, 1 for none; the paper trains on 8 devices.
+        bn_splits: groups of each process's batch that have batch statistics of their own, 1 for none; the paper trains on 8 devices, and
+            on one device without groups a key is made in the company of its query, which section 3.3 advises against.
         symmetric: both crops are queries and both are keys, at twice the cost a step; the paper's are not, short runs want it.
         colour_strength: multiplies the strengths of the colour changes, no unit; the paper's is 1.0.
     """

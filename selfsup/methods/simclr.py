@@ -31,7 +31,7 @@ class SimCLR(Method):
     """Encoder f and projector g, trained so that the two views of an image agree (algorithm 1).
 
     Version 2 has a deeper g and keeps its first layer, from which a classifier is fine-tuned (its section 2); `selfsup.distill` then
-    teaches a student what the classifier says of unlabelled images (its section 3). Its memory of former batches is method moco's.
+    teaches a student what the classifier says of unlabelled images (its section 2 too). Its memory of former batches is method moco's.
 
     Args:
         encoder: f, maps (B, C, H, W) to (B, encoder.width).

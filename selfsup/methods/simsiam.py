@@ -4,7 +4,7 @@ Chen and He, CVPR 2021. https://arxiv.org/abs/2011.10566
 
 Modality   images
 Hidden     the projection of the other view of the same image.
-Shown      two crops of every image, each with its own colours and blur (section 3).
+Shown      two crops of every image, each with its own colours and blur (appendix A).
 Predicted  the other view's projection, by cosine; no negatives, no moving copy (algorithm 1).
 
 Axes: B images in the batch, C channels, H height, W width, D projection size.
@@ -58,7 +58,7 @@ class SimSiam(Method):
     ) -> None:
         super().__init__()
         self.encoder = encoder
-        # Batch normalisation after every layer, the output too (section 3 and table 3); without it training is unstable.
+        # Batch normalisation after every layer, the output too (section 3); hidden layers alone lose a point, none a half (table 3).
         self.projector = mlp(encoder.width, projection_size, projection_size, projection_size, last_norm=True)
         self.predictor = mlp(projection_size, bottleneck, projection_size)
         side = crop_side(encoder, image_size, crop_size)

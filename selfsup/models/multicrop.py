@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from selfsup.method import Encoder
+from selfsup.models.kept_head import EncoderAndHead
 from selfsup.models.resnet import ResNet
 from selfsup.models.small import Small
 from selfsup.models.vit import ViT
@@ -35,7 +36,8 @@ def crop_side(encoder: Encoder, image_size: int, given: int | None) -> int:
         ValueError: a side that is not between 1 and image_size, or not of whole patches of a ViT.
     """
     if given is None:
-        return max(image_size * 3 // 4, min(image_size, LEAST)) if isinstance(encoder, Small | ResNet) else image_size
+        any_size = isinstance(_innermost(encoder), Small | ResNet)
+        return max(image_size * 3 // 4, min(image_size, LEAST)) if any_size else image_size
     patch = _patch(encoder)
     if not 1 <= given <= image_size or given % patch:
         whole = f", and a multiple of the vit's patch of {patch} pixels" if patch > 1 else ""
@@ -68,4 +70,10 @@ def one_pass_a_size(encoder: nn.Module, crops: Sequence[Float[Tensor, "B C _ _"]
 
 def _patch(encoder: Encoder) -> int:
     """Pixels of which the side of a crop must be a multiple."""
-    return encoder.patch_size if isinstance(encoder, ViT) else 1
+    network = _innermost(encoder)
+    return network.patch_size if isinstance(network, ViT) else 1
+
+
+def _innermost(encoder: Encoder) -> Encoder:
+    """The network below the kept layers of a head, as an encoder comes back when a run goes on."""
+    return encoder.encoder if isinstance(encoder, EncoderAndHead) else encoder

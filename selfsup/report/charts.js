@@ -40,11 +40,17 @@ function ticks(low, high, most) {
   return { step, values: found };
 }
 
+// Digits behind the point that multiples of a step of 1, 2, 2.5 or 5 times a power of ten need.
+function digitsOf(step) {
+  const power = Math.floor(Math.log10(step) + 1e-6);
+  return Math.max(0, (Math.abs(step / 10 ** power - 2.5) < 1e-6 ? 1 : 0) - power);
+}
+
 function tickText(value, step, format) {
-  if (format === "percent") return (100 * value).toFixed(step < 0.00999 ? 1 : 0);
+  if (format === "percent") return (100 * value).toFixed(Math.min(1, digitsOf(100 * step)));
   if (Math.abs(value) >= 1e4) return short.format(value);
   if (step >= 100) return grouped.format(value);
-  const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-6)) + (String(step).includes("25") ? 1 : 0);
+  const digits = digitsOf(step);
   if (digits > 4) return value === 0 ? "0" : value.toExponential(1).replace(".0", "").replaceAll("-", "−");
   return value.toFixed(digits).replace("-", "−");
 }

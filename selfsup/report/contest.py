@@ -102,11 +102,12 @@ def _summary(contest: Contest) -> str:
 
 
 def _budget(contest: Contest) -> str:
-    """Of each run: "2 minutes" or "100,000 images"."""
+    """Of each run: "2 minutes" or "100,000 images, to the nearest step of its batches"."""
     minutes, images = (real(contest.recorded("budget", key)) for key in ("minutes", "images"))
     if minutes is not None:
         return f"{minutes:,.4g} minute{'' if minutes == 1 else 's'}" if minutes >= 1 else f"{60 * minutes:.3g} seconds"
-    return UNKNOWN if images is None else f"{count(images)} images"
+    kind = "images" if contest.recorded("data", "kind") == "image" else "items"
+    return UNKNOWN if images is None else f"{count(images)} {kind}, to the nearest step of its batches"
 
 
 def _state(contest: Contest) -> dict[str, str]:

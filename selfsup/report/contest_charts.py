@@ -26,7 +26,7 @@ def race(contest: Contest) -> dict[str, Any] | None:
     Returns:
         `measure`, `title`, `format`; `lines`: of each method that has any key, look, marker, name, `runs` and their `mean` (x, y).
     """
-    for measure in ("knn_top1", "rankme"):
+    for measure in ("knn_top1", "rankme") if contest.recorded("labelled") is not False else ("rankme",):
         lines = []
         for entrant in contest.entrants:
             runs = [line for run in contest.runs_of(entrant) if (line := _curve(run.get("curve"), measure))[0]]

@@ -42,6 +42,10 @@ COLUMNS = {
 }
 
 
+ALIKE = 1.05
+"""Largest ratio of what two methods spent of a budget that the page calls the same."""
+
+
 def table(contest: Contest) -> dict[str, Any] | None:
     """The ranking; None before anything was summed up.
 
@@ -59,7 +63,11 @@ def table(contest: Contest) -> dict[str, Any] | None:
     fixed = "seconds" if real(contest.recorded("budget", "minutes")) is not None else "images"  # the same for all: that was the budget
     all_rows = [*figures.values(), *baselines.values()]
     there = {name for row in all_rows for name in row}
-    columns = {name: column for name, column in COLUMNS.items() if name in there and name != fixed}
+    spent = [row[fixed].mean for row in figures.values() if fixed in row]
+    alike = not spent or max(spent) <= ALIKE * min(spent)  # a budget below one step of a method cannot be kept
+    columns = {name: column for name, column in COLUMNS.items() if name in there and not (name == fixed and alike)}
+    if contest.recorded("data", "kind") != "image":
+        columns = {name: column._replace(title=column.title.replace("Images", "Items")) for name, column in columns.items()}
     if "few_label" in columns and focus is not None:
         columns["few_label"] = columns["few_label"]._replace(title=labels(focus))
     best = {name: _best(column, [row[name] for row in all_rows if name in row]) for name, column in columns.items()}
@@ -117,7 +125,9 @@ def _row(contest: Contest, entrant: Entrant, ranked: list[Entrant], certain: boo
     level = level if isinstance(level, list) else []
     rank = ranked.index(entrant) + 1 if entrant in ranked else None
     notes = []
-    if rank == 1:
+    if rank == 1 and contest.result.get("ranked_by") != "knn_top1":
+        notes.append("first by the mean rank of measures without labels")
+    elif rank == 1:
         notes.append("best" if certain and not set(map(str, level)) - {entrant.id} else "ahead on average")
     elif rank and entrant.id in level:
         notes.append("level with the best")

@@ -9,9 +9,12 @@ import os
 import platform
 import shlex
 import shutil
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +33,7 @@ from selfsup.evaluation.contest import summarise
 from selfsup.method import Recipe
 from selfsup.methods import METHODS, describe, method_class
 from selfsup.tasks.judge import Judge
-from selfsup.tasks.plan import check_numbers, default_encoder
+from selfsup.tasks.plan import check_numbers, choose_device, default_encoder
 
 SEEDS = 3
 STOPPED = {130: 2, 75: 15}  # status of a run that a signal stopped -> the signal
@@ -75,7 +78,8 @@ def compare(
     """Give each method the same budget, several seeds, and say which suits this data.
 
     Args:
-        data: anything in files that `pretrain` takes, or an array; its classes, where it has some, only score what was learned.
+        data: images, vectors or tables in files, as `pretrain` takes them, or an array; its classes, where it has some, only score what
+            was learned.
         methods: ids with commas between them, or all that learn from such data.
         minutes: budget: training time of a method, shared by its seeds.
         images: budget instead of minutes: items that each run sees, to the nearest whole step of its batches.
@@ -100,14 +104,36 @@ def compare(
         folder = Path(resume)
         if not (folder / "contest.json").is_file():
             raise ValueError(f"{folder}: no contest.json in it; expected the folder of `selfsup compare`")
+        given = {"data": data, "minutes": minutes, "images": images, "test": test, "out": out, "encoder": encoder, "image_size": image_size}
+        asked = [name for name, value in given.items() if value is not None] + ["methods"] * (methods != "all")
+        asked += ["seeds"] * (seeds != SEEDS) + ["device"] * (device != "auto")
+        if asked:
+            raise ValueError(f"{folder} knows what was asked; leave out {', '.join(asked)} beside resume, or begin another contest")
     else:
         if data is None:
             raise ValueError("compare needs data: a folder, an archive, an array ..., or resume=CONTEST")
         settings = {"encoder": encoder, "image_size": image_size, "device": device}
         folder = _create(data, methods, minutes=minutes, images=images, seeds=seeds, test=test, out=out, settings=settings)
+    try:
+        with _stoppable():
+            _hold(folder, progress)
+    except Stopped:
+        progress.say(f"stopped; go on with: selfsup compare --resume {shlex.quote(str(folder))}")
+        raise
+    return Contest(folder)
+
+
+def _hold(folder: Path, progress: Progress) -> None:
+    """All runs that are missing, and the page after each."""
     plan = read_json(folder / "contest.json")
     items = _open(plan["data"]["source"], plan)
-    judge = Judge(items, _open(plan["test"], plan, items) if plan["test"] else None)
+    test = _open(plan["test"], plan, items) if plan["test"] else None
+    found = _fingerprints(items, test)
+    if plan.get("fingerprints", found) != found:
+        raise ValueError(
+            f"{folder}: its data has changed since the contest began; put it back, or begin another contest with another --out"
+        )
+    judge = Judge(items, test)
     whole = "".join(json.dumps(row) + "\n" for row in read_rows(folder))
     replace_file(folder / "results.jsonl", whole.encode())  # without a line that was cut short, which the next would only lengthen
     for method, seed in _missing(folder, plan):
@@ -118,7 +144,28 @@ def compare(
         progress.say(_in_words(row))
         _write(folder, plan, judge)
     _write(folder, plan, judge)
-    return Contest(folder)
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """A signal raises Stopped wherever it comes, as what is not written yet is done again; while a run trains, that run gets it."""
+    if threading.current_thread() is not threading.main_thread():  # Python allows handlers in the main thread only
+        yield
+        return
+
+    def stop(number: int, _frame: Any) -> None:
+        raise Stopped(number)
+
+    old = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _fingerprints(items: Items, test: Items | None) -> list[str]:
+    return [part.fingerprint for part in (items, test) if part is not None]
 
 
 def _create(
@@ -134,6 +181,9 @@ def _create(
 ) -> Path:
     """Check everything that can be checked before hours are spent, and write `contest.json`."""
     check_numbers({"minutes": minutes, "images": images, "seeds": seeds})
+    if seeds != int(seeds):
+        raise ValueError(f"--seeds must be a whole number, got {seeds}")
+    choose_device(settings["device"])  # fails here for all, not later for each
     if (minutes is None) == (images is None):
         raise ValueError("a contest needs a budget: --minutes of training for each method, or --images that each run sees")
     folder = Path(out) if out else Path(f"contest-{time.strftime('%Y%m%d-%H%M%S')}")
@@ -160,7 +210,11 @@ def _create(
         "command": shlex.join(["selfsup", *sys.argv[1:]]) if Path(sys.argv[0]).name in ("selfsup", "__main__.py") else "python",
     }
     plan["data"]["image_size"] = items.image_size
-    judge = Judge(items, None if test is None else _open(str(Path(test).absolute()), plan, items))
+    held_out = None if test is None else _open(str(Path(test).absolute()), plan, items)
+    judge = Judge(items, held_out)
+    if settings["encoder"]:
+        judge.untrained(settings["encoder"])  # no such network, or none that takes this data
+    plan["fingerprints"] = _fingerprints(items, held_out)
     plan |= {"evaluated_on": judge.counts, "watched": judge.watched, "labelled": judge.counts is not None}
     folder.mkdir(parents=True, exist_ok=True)
     replace_file(folder / "contest.json", json.dumps(plan, indent=1).encode())
@@ -187,20 +241,21 @@ def _open(source: str, plan: Mapping[str, Any], like: Items | None = None) -> It
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """The lines of `results.jsonl`; one that a kill cut short is left out, and its run is looked at again."""
+    """The lines of `results.jsonl`, the last of each run; one that a kill cut short is left out, and its run is looked at again."""
     path = folder / "results.jsonl"
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else ():
+    rows: dict[Any, dict[str, Any]] = {}
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
         try:
-            rows.append(json.loads(line))
-        except ValueError:
+            row = json.loads(line)
+            rows[row["method"], row["seed"]] = row
+        except (ValueError, TypeError, KeyError):
             continue
-    return rows
+    return list(rows.values())
 
 
 def _missing(folder: Path, plan: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
-    """Runs to do; all methods once before any twice, so that an interrupted contest compares."""
-    done = {(row["method"], row["seed"]) for row in read_rows(folder)}
+    """Runs to do, also those that were killed; all methods once before any twice, so that an interrupted contest compares."""
+    done = {(row["method"], row["seed"]) for row in read_rows(folder) if not row.get("killed")}
     for seed in range(plan["seeds"]):
         for method in plan["methods"]:
             if (method, seed) not in done:
@@ -217,14 +272,20 @@ def _run(folder: Path, plan: Mapping[str, Any], method: str, seed: int, judge: J
         shutil.rmtree(run, ignore_errors=True)  # killed before it had begun
         arguments = [method, plan["data"]["source"], "--out", str(run), "--seed", str(seed), *_options(plan, method)]
     errors.parent.mkdir(exist_ok=True)
-    status, peak = run_alone([sys.executable, "-m", "selfsup", "pretrain", *arguments, "--quiet"], errors)
-    if status in STOPPED:
-        raise Stopped(STOPPED[status])
-    row: dict[str, Any] = {"method": method, "seed": seed, "peak_mib": round(peak, 1)}
+    status, passed = run_alone([sys.executable, "-m", "selfsup", "pretrain", *arguments, "--quiet"], errors)
+    if passed or status in STOPPED:
+        raise Stopped(passed or STOPPED[status])
+    row: dict[str, Any] = {"method": method, "seed": seed}
+    if status < 0:
+        why = ", as where memory runs out; selfsup compare --resume tries it again" if -status == signal.SIGKILL else ""
+        return {**row, "state": "failed", "killed": True, "error": f"killed by {signal.Signals(-status).name}{why}"}
     if status != 0:
         said = errors.read_text(errors="replace").strip().splitlines()
         return {**row, "state": "failed", "error": said[-1].removeprefix("selfsup: ") if said else f"ended with status {status}"}
-    return {**row, "state": "finished", "error": "", **judge.measure(run)}
+    try:
+        return {**row, "state": "finished", "error": "", **judge.measure(run)}
+    except (ValueError, RuntimeError, OSError) as error:
+        return {**row, "state": "failed", "error": f"its vectors could not be scored: {error}"}
 
 
 def _options(plan: Mapping[str, Any], method: str) -> list[str]:
@@ -232,8 +293,9 @@ def _options(plan: Mapping[str, Any], method: str) -> list[str]:
     if "minutes" in budget:
         options += ["--minutes", str(budget["minutes"])]
     else:
-        batch = min(method_class(method).recipe.batch_size, plan["data"]["items"])
-        options += ["--steps", str(max(1, round(budget["images"] / batch)))]
+        own = min(method_class(method).recipe.batch_size, plan["data"]["items"])
+        batch = max(2, min(own, budget["images"]))  # a smaller one where a single step would be more than the budget
+        options += ["--steps", str(max(1, round(budget["images"] / batch))), *(["--batch-size", str(batch)] if batch < own else [])]
     if plan["encoder"]:
         options += ["--encoder", plan["encoder"]]
     if plan["data"]["image_size"]:
@@ -245,10 +307,13 @@ def _write(folder: Path, plan: Mapping[str, Any], judge: Judge) -> None:
     from selfsup.report import write_contest
 
     kept = folder / "baselines.json"
-    if not kept.exists():
-        network = plan["encoder"] or default_encoder(Recipe(), judge.items)
-        replace_file(kept, json.dumps(judge.baselines(network)).encode())
-    result = summarise(read_rows(folder), plan["methods"], read_json(kept))
+    try:
+        baselines = json.loads(kept.read_text())
+    except (OSError, ValueError):  # not there yet, or damaged
+        baselines = judge.baselines(plan["encoder"] or default_encoder(Recipe(), judge.items))
+        replace_file(kept, json.dumps(baselines).encode())
+    tested = plan["evaluated_on"][1] if plan["evaluated_on"] else None
+    result = summarise(read_rows(folder), plan["methods"], baselines, tested)
     replace_file(folder / "result.json", json.dumps(result, indent=1).encode())
     write_contest(folder)
 
@@ -262,7 +327,8 @@ def _in_words(row: Mapping[str, Any]) -> str:
     if row["state"] != "finished":
         return f"  failed: {row['error']}"
     knn = f"kNN {100 * row['knn_top1']:.1f} %, " if row["knn_top1"] is not None else ""
-    return f"  {knn}RankMe {row['rankme']:.1f}, LiDAR {row['lidar']:.1f}, {row['images_per_second']:.0f} items/s, {row['peak_mib']:.0f} MiB"
+    rank, lda = (f"{name} {row[key]:.1f}, " if row[key] is not None else "" for name, key in (("RankMe", "rankme"), ("LiDAR", "lidar")))
+    return f"  {knn}{rank}{lda}{row['images_per_second']:.0f} items/s, {row['peak_mib']:.0f} MiB"
 
 
 def as_table(result: Mapping[str, Any]) -> Table:
@@ -270,6 +336,8 @@ def as_table(result: Mapping[str, Any]) -> Table:
     first = next((m for m in result["methods"].values() if m["few_label"]), None)
     counts = [n for n in ("10",) if first and n in first["few_label"]]
     caption = "means over seeds, 95 % intervals; 10 labels: of each class; LiDAR and the rest are on the page"
+    failed = {method: found["error"] for method, found in result["methods"].items() if not found["runs"] and found["error"]}
+    caption += "".join(f"\n{method} failed: {error}" for method, error in failed.items())
     columns = [
         Column(name, no_wrap=True) for name in ("", "kNN %", "linear %", *(f"{n} labels %" for n in counts), "RankMe", "items/s", "MiB")
     ]
@@ -277,7 +345,7 @@ def as_table(result: Mapping[str, Any]) -> Table:
     for method in [*result["ranking"], *(m for m in result["methods"] if m not in result["ranking"])]:
         found = result["methods"][method]
         if not found["runs"]:
-            table.add_row(method, found["error"] or "not run yet")
+            table.add_row(method, "failed" if method in failed else "not run")
             continue
         few = [(found["few_label"] or {}).get(n) for n in counts]
         accuracies = [_with_interval(entry) for entry in (found["knn_top1"], found["linear_top1"], *few)]

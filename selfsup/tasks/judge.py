@@ -16,6 +16,7 @@ from selfsup.evaluation.measures import alpha_req, lidar, rankme
 from selfsup.evaluation.pca import pixels_pca
 from selfsup.evaluation.protocol import Protocol, labels_of, matched
 from selfsup.evaluation.table import evaluate_table
+from selfsup.method import Encoder
 from selfsup.models import build_encoder
 from selfsup.tasks.encoder import TrainedEncoder, load
 from selfsup.tasks.plan import statistics
@@ -47,7 +48,7 @@ class Judge:
         if test is not None:
             train, test, _ = matched(items, test)
             self.parts = _some(train, LARGEST_TRAIN), _some(test, LARGEST_TEST)
-        elif items.labels is not None and len(np.unique(items.labels[items.labels >= 0])) > 1:
+        elif items.labels is not None and len(np.unique(items.labels[items.labels >= 0])) > 1 and (items.labels >= 0).sum() >= 5:
             labelled = order[items.labels[order] >= 0]
             split = min(len(labelled) // 5, LARGEST_TEST)
             train, test, _ = matched(items.subset(np.sort(labelled[split:][:LARGEST_TRAIN])), items.subset(np.sort(labelled[:split])))
@@ -64,6 +65,7 @@ class Judge:
             "seconds": last["seconds"],
             "images": last["images"],
             "images_per_second": last["images"] / max(last["seconds"], 1e-9),
+            "peak_mib": read_json(run / "status.json").get("peak_mib"),
             "parameters": sum(p.numel() for p in encoder.network.parameters()),
             "encoder": config["encoder"]["name"],
             "rankme": _finite(rankme(z)),
@@ -77,15 +79,18 @@ class Judge:
             "curve": [{name: line.get(name) for name in ("seconds", "images", "rankme", "knn_top1")} for line in lines if "rankme" in line],
         }
 
+    def untrained(self, encoder: str) -> Encoder:
+        """The network of that name as it begins; ValueError where there is none that takes this data."""
+        mean, std = statistics(self.items)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return build_encoder(encoder, channels=self.items.shape[0], image_size=self.items.image_size, mean=mean, std=std).eval()
+
     def baselines(self, encoder: str) -> dict[str, Any] | None:
         """Raw pixels and the untrained network of that name by the same rules; None without labels."""
         if self.parts is None:
             return None
-        items, (train, test) = self.items, self.parts
-        mean, std = statistics(items)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            network = build_encoder(encoder, channels=items.shape[0], image_size=items.image_size, mean=mean, std=std).eval()
+        items, (train, test), network = self.items, self.parts, self.untrained(encoder)
         pixels = pixels_pca(train, test, network.width, image_size=items.image_size, seed=0)
         return {
             "pixels_pca": self._scores(lambda part: pixels[0] if part is train else pixels[1]),

@@ -61,7 +61,7 @@ def make_monitor(items: Items, image_size: int, device: torch.device, seed: int)
             y = torch.from_numpy(items.labels[knn_index])  # type: ignore[index]
             x = F.normalize(x[knn_rows], dim=1).cpu()
             figures["knn_top1"] = knn_top1(x[:split], y[:split], x[split:], y[split:])
-        warning = collapse_warning(figures["rankme"], figures["deviation"], z.shape[1]) if apart else None
+        warning = collapse_warning(figures["rankme"], figures["deviation"], z.shape[1], rows=len(z)) if apart else None
         found = seen_by_loss(method, {key: value[:VIEWED].to(device) for key, value in watched.items()}, image_size, seed)
         if found:
             figures["compared"] = found._asdict()
@@ -90,7 +90,7 @@ def seen_by_loss(method: Method, batch: Batch, image_size: int, seed: int) -> Co
         # Each view one item further than the view before it, so that no two are of the same item.
         wrong = views | {name: views[name].roll(shift, dims=0) for shift, name in enumerate(shown)}
         matched, mismatched = (loss_alone(method, each, seed) for each in (views, wrong))
-    return Compared(rankme(z), deviation(z), float(z.std(dim=0, unbiased=False).mean()), z.shape[1], matched, mismatched)
+    return Compared(rankme(z), deviation(z), float(z.std(dim=0, unbiased=False).mean()), z.shape[1], matched, mismatched, len(z))
 
 
 @torch.no_grad()

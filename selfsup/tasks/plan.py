@@ -61,9 +61,20 @@ def check_numbers(numbers: Mapping[str, float | int | None]) -> None:
 
 
 def choose_device(device: str) -> torch.device:
-    """ "auto" is the GPU where there is one; under torchrun, this process's own."""
+    """ "auto" is the GPU where there is one; under torchrun, this process's own.
+
+    Raises:
+        ValueError: no device of that name here.
+    """
     if device != "auto":
-        return torch.device(device)
+        try:
+            chosen = torch.device(device)
+        except RuntimeError:
+            raise ValueError(f'--device must be auto, cpu, cuda or cuda:N, got "{device}"') from None
+        here = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if chosen.type == "cuda" and (chosen.index or 0) >= here:
+            raise ValueError(f"--device {device}: torch finds {here} GPUs here, numbered from 0; choose another, or leave it out")
+        return chosen
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     return torch.device("cpu")
@@ -114,6 +125,11 @@ def make_config(
             "lr": recipe["lr"],
         }
     )
+    decay = recipe["weight_decay"]
+    if decay is not None and not (math.isfinite(decay) and decay >= 0):
+        raise ValueError(f"--weight-decay must be a finite number, at least 0, got {decay}")
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"--seed must be at least 0 and below 2^63, got {seed}")
     if sum(x is not None for x in lengths.values()) > 1:
         raise ValueError("--epochs, --steps and --minutes each say how long to train; give one of them")
     chosen = chosen_recipe(items, method, recipe, batch_size, devices, accumulate)
@@ -176,11 +192,14 @@ def chosen_recipe(items: Items, method: str, given: Mapping[str, Any], batch_siz
     if kind not in facts.modality:
         raise ValueError(f"{method} learns from {facts.modality}, but {items.source} holds {kind}; `selfsup methods` says what each takes")
     recipe: Recipe = method_class(method).recipe
-    batch = batch_size or min(recipe.batch_size, len(items) // devices * devices)
+    parts = devices * accumulate
+    batch = batch_size or min(recipe.batch_size, len(items)) // parts * parts
     if batch > len(items):
         raise ValueError(f"--batch-size {batch} is larger than the data, {len(items)} items; choose at most {len(items)}")
-    if batch < 2 or batch % (devices * accumulate):
-        raise ValueError(f"--batch-size {batch} must be at least 2 and divide by --devices {devices} times --accumulate {accumulate}")
+    if batch < 2 or batch % parts:
+        raise ValueError(
+            f"--batch-size must be at least 2 and a multiple of --devices {devices} times --accumulate {accumulate}, got {batch}"
+        )
     given = {key: value for key, value in given.items() if value is not None}
     if recipe.optimizer == "own" and given.keys() - {"lr"}:
         raise ValueError(f"{method} makes its steps itself: leave out --optimizer and --weight-decay")

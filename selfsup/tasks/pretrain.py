@@ -169,6 +169,11 @@ def pretrain(
     if method_class(method).on_cpu and device not in ("auto", "cpu"):
         raise ValueError(f"{method} trains on the processor, by a kernel of its own, got --device {device}; leave it out")
     where = choose_device("cpu" if method_class(method).on_cpu else device)
+    one_of_several = device != "auto" and where.index is not None
+    if one_of_several and processes > 1:
+        raise ValueError(
+            f"--device {device} is one GPU, but {processes} processes were asked for, each with its own; leave out one of the two"
+        )
     begun = None
     if start is not None:
         begun = Start(start, method, encoder=encoder, image_size=image_size, channels=channels, tokenizer=tokenizer)
@@ -212,6 +217,8 @@ def pretrain(
         checkpoint_minutes=checkpoint_minutes,
         settings=settings,
     )
+    if one_of_several:
+        config["training"]["device"] = str(where)  # otherwise any GPU will do, also where the run goes on
     if begun is not None:
         config = begun.taken_over(config, items)
     network = None if isinstance(encoder, str) else encoder

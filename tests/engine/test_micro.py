@@ -1,7 +1,10 @@
 """Gradient caching against the plain gradient of the whole batch, for losses that compare every row with every other."""
 
 import copy
+import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,6 +15,7 @@ from selfsup.engine.train import train_step
 from selfsup.method import Batch, Encoder, Method
 from selfsup.methods import METHODS, method_class
 from selfsup.models import build_encoder
+from selfsup.tasks.pretrain import pretrain
 
 
 class Net(Encoder):
@@ -134,7 +138,7 @@ def test_a_method_that_passes_the_encoder_by_is_told() -> None:
     method = Aside()
     micro = MicroBatches(method, 2)
     method.loss({"x": torch.rand(4, 16)})
-    with pytest.raises(ValueError, match="use --accumulate"):
+    with pytest.raises(ValueError, match=r"--micro-batch cannot serve Aside.* --accumulate is exact where a loss is of single items"):
         micro.check()
     with pytest.raises(ValueError, match="at least 1 row, got 0"):
         MicroBatches(method, 0)
@@ -148,3 +152,25 @@ def test_a_method_on_maps_of_tiles_is_told_though_whole_images_pass_the_encoder(
     method.loss(views)
     with pytest.raises(ValueError, match="--micro-batch cannot serve"):
         micro.check()
+
+
+def test_what_it_changed_is_undone_after_training(tmp_path: Path) -> None:
+    """Else a copy of the user's network would run the network that it was copied from, and a teacher would be its student."""
+    network = build_encoder("small", channels=3, image_size=16)
+    images = np.random.default_rng(0).integers(0, 256, (16, 16, 16, 3), dtype=np.uint8)
+    pretrain(images, "simclr", encoder=network, micro_batch=8, batch_size=8, steps=1, out=tmp_path / "run", quiet=True)
+    assert "forward" not in vars(network)
+    other = copy.deepcopy(network).eval()
+    with torch.no_grad():
+        for p in other.parameters():
+            p.zero_()
+    assert float(other(torch.rand(2, 3, 16, 16)).detach().abs().max()) == 0.0
+
+
+def test_the_option_reaches_the_encoder_and_a_refused_run_has_failed(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (16, 16, 16, 3), dtype=np.uint8)
+    with pytest.raises(ValueError, match="--micro-batch cannot serve MAE"):
+        pretrain(images, "mae", micro_batch=4, batch_size=8, steps=1, out=tmp_path / "run", quiet=True)
+    status = json.loads((tmp_path / "run/status.json").read_text())
+    assert status["state"] == "failed"
+    assert "cannot serve MAE" in status["message"]

@@ -38,7 +38,30 @@ def test_the_ranking_says_who_cannot_be_told_apart() -> None:
     assert not any("raw pixels" in sentence for sentence in result["advice"])
     apart = summarise(rows[3:], ["far", "best"], {"pixels_pca": {"knn_top1": 0.56}})
     assert apart["advice"][0].startswith("best is best on this data at this budget: 56.0 %")
-    assert apart["advice"][1] == "It does not beat raw pixels (56.0 %) for certain: this budget is too short for this data."
+    assert apart["advice"][1] == "It is not shown to beat raw pixels (56.0 %): more seeds, a longer budget or another method would tell."
+
+
+def test_an_interval_knows_that_test_items_are_few() -> None:
+    """Two runs that agree say nothing of other test items: 11 of 12 beside 10 of 12 is one item."""
+    rows = [row("a", s, 11 / 12) for s in range(2)] + [row("b", s, 10 / 12) for s in range(2)]
+    result = summarise(rows, ["a", "b"], None, tested=12)
+    reach = 1.959964 * math.sqrt(11 / 12 * 1 / 12 / 12)
+    assert result["methods"]["a"]["knn_top1"]["low"] == pytest.approx(11 / 12 - reach)
+    assert result["methods"]["a"]["knn_top1"]["high"] == 1.0
+    assert result["methods"]["a"]["rankme"]["low"] == 10.0  # is no share of items
+    assert result["tied_with_best"] == ["b"]
+    spread = [row("a", s, knn) for s, knn in enumerate((0.50, 0.52, 0.54))]
+    low = summarise(spread, ["a"], None, tested=100)["methods"]["a"]["knn_top1"]["low"]
+    runs, items = 4.302653 * 0.02 / math.sqrt(3), 1.959964 * math.sqrt(0.52 * 0.48 / 100)
+    assert low == pytest.approx(0.52 - math.hypot(runs, items))
+
+
+def test_equal_means_come_first_together_and_one_alone_leads_nobody() -> None:
+    rows = [row(m, s, 0.5 + s / 100) for m in ("a", "b") for s in range(2)]
+    assert summarise(rows, ["a", "b"], None)["advice"][0].startswith("a and b come first together on this data")
+    assert "nothing else was compared" in summarise(rows[:2], ["a"], None)["advice"][0]
+    one = summarise([row("a", 0, 0.9)], ["a"], {"pixels_pca": {"knn_top1": 0.5}})
+    assert "not shown to beat raw pixels" in one["advice"][1]  # one run has no interval
 
 
 def test_one_run_of_each_has_no_interval_and_settles_nothing() -> None:
@@ -59,6 +82,7 @@ def test_failed_and_missing_methods_stay_in_sight() -> None:
     assert (result["methods"]["b"]["failed"], result["methods"]["b"]["error"]) == (1, "needs a vit")
     assert result["methods"]["c"]["runs"] == 0
     assert summarise([], ["a"], None)["advice"] == ["No run has finished yet."]
+    assert summarise([failed("b", 0)], ["b"], None)["advice"] == ["All runs so far have failed: b: needs a vit"]
 
 
 def test_agreement_is_a_rank_correlation_over_runs() -> None:

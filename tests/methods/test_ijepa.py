@@ -88,6 +88,44 @@ def test_training_moves_the_copy_as_the_paper_says() -> None:
     assert all(torch.equal(p, b) for p, b in zip(method.encoder.parameters(), before, strict=True))
 
 
+@pytest.mark.parametrize(("progress", "share"), [(0.0, 0.8), (0.5, 0.9), (1.0, 1.0)])
+def test_the_copy_follows_and_is_not_followed(progress: float, share: float) -> None:
+    method = ijepa(momentum=0.8)
+    with torch.no_grad():
+        for p in method.encoder.parameters():
+            p.fill_(1.0)
+        for p in method.context_encoder.parameters():
+            p.fill_(2.0)
+    method.after_step(progress)
+    for p in method.encoder.parameters():
+        torch.testing.assert_close(p, torch.full_like(p, 2 - share))
+    assert all(bool((p == 2).all()) for p in method.context_encoder.parameters())
+
+
+def test_the_context_is_what_views_show_and_nothing_else() -> None:
+    """Patches that are neither shown nor asked for, outside of the context's block, say nothing."""
+    method = ijepa().eval()
+    views = shown(method, 2)
+    outside = ~views["targets"].any(dim=1)
+    last = outside.int().cumsum(dim=1).argmax(dim=1)
+    views["hidden"][torch.arange(2), last] = True  # one more than the targets
+    changed = dict(views, image=views["image"].clone())
+    side, grid = method.context_encoder.patch_size, method.context_encoder.grid
+    for row, patch in enumerate(last.tolist()):
+        top, left = patch // grid * side, patch % grid * side
+        changed["image"][row, :, top : top + side, left : left + side] = 0.5
+    with pytest.MonkeyPatch.context() as patched:
+        fixed = method._targets(views["image"], torch.arange(grid**2).expand(2, 1, -1))  # the copy sees all patches: it is kept out of this
+        patched.setattr(
+            method,
+            "_targets",
+            lambda _, which: (
+                fixed[:, 0].gather(1, which.flatten(1)[..., None].expand(-1, -1, fixed.shape[-1])).unflatten(1, which.shape[1:])
+            ),
+        )
+        torch.testing.assert_close(method.loss(changed), method.loss(views))
+
+
 def test_gradient_reaches_the_context_encoder_and_the_predictor_only() -> None:
     method = ijepa()
     method.loss(shown(method, 3)).backward()

@@ -49,7 +49,7 @@ def test_information_is_log_of_queue_and_partner_less_the_loss() -> None:
 
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_training_is_algorithm_1(symmetric: bool) -> None:
-    """The paper's pseudocode with its order of lines: f_k is moved, keys are made, f_q is stepped, keys replace the oldest of the queue."""
+    """The order of the authors' code: f_k is moved, keys are made, f_q is stepped, keys replace the oldest of the queue."""
     method = moco(symmetric=symmetric)
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.5)
     f_q = copy.deepcopy(nn.Sequential(method.encoder, method.projector))

@@ -19,7 +19,7 @@ METHODS = (
     *("instance_discrimination", "cpc"),
 )
 GIVEN_BY_THE_DATA = {"encoder", "image_size", "items"}
-STEPS = 3
+STEPS = 4
 # Small networks; and what else an option needs to matter.
 SMALL = {
     "dino": {"local_views": 1, "local_size": 8},
@@ -65,18 +65,18 @@ def images(side: int) -> Batch:
 
 
 def trained(method: str, options: dict[str, Any]) -> list[Tensor]:
-    """All that three steps show, lose and learn."""
+    """All that four steps show, lose and learn."""
     torch.manual_seed(0)
     cls = method_class(method)
     side = 32 if method == "ijepa" else 16  # its blocks are of whole patches of 4 pixels
     given = {"image_size": side, "items": 8}
     taken = inspect.signature(cls).parameters
     made: Any = cls(encoder_of(method, side), **{key: value for key, value in given.items() if key in taken}, **options)
-    optimizers, generator, seen = make_optimizers(made, Recipe(optimizer="sgd", lr=0.1)), torch.Generator(), []
+    optimizers, generator, seen = make_optimizers(made, Recipe(optimizer="sgd", lr=1e-3)), torch.Generator(), []
     for step in range(STEPS):
         torch.manual_seed(step)
         made.progress = step / STEPS
-        views = made.views(images(side), generator.manual_seed(step))
+        views = made.views(images(side), generator.manual_seed(20 + step))
         seen += [*views.values(), *train_step(made, [views], optimizers).values()]
         made.after_step((step + 1) / STEPS)
     return [*seen, *(value.clone() for value in made.state_dict().values())]
@@ -94,7 +94,7 @@ def others(value: Any, hint: Any) -> Iterator[Any]:
     elif isinstance(value, int):
         yield from (2 * value, value + 1, value - 1)
     else:
-        yield from (x for x in (0.5 * value, 1.5 * value, 0.5, 0.75, 0.9) if x != value)
+        yield from (x for x in (0.5 * value, 1.25 * value, round(1.5 * value, 6), 0.5, 0.75, 0.9) if x != value)
 
 
 def options_of(method: str) -> list[str]:

@@ -34,6 +34,28 @@ def test_it_learns_to_find_the_partner(find_partners: Callable[..., tuple[float,
     assert after > 0.4, f"{after:.2f} of partners found; 0.12 before training, chance is 0.03"
 
 
+def test_a_run_of_version_2_goes_on_with_the_same_crops() -> None:
+    """Its encoder comes back with the kept layer on it, and is still one that averages over any number of places."""
+    begun = SimCLR(build_encoder("small", channels=3, image_size=32), image_size=32, version=2)
+    resumed = SimCLR(build_encoder(**begun.encoder.spec), image_size=32, version=2)
+    assert [m.views.first.size for m in (begun, resumed)] == [24, 24]
+    vit = with_head(build_encoder("vit_tiny", channels=3, image_size=32), hidden_size=8, layers=1)
+    with pytest.raises(ValueError, match="a multiple of the vit's patch of 4 pixels"):
+        SimCLR(vit, image_size=32, version=2, hidden_size=8, crop_size=30)
+
+
+def test_the_loss_is_that_of_all_views_and_its_gradient_too() -> None:
+    method = SimCLR(TinyEncoder(), image_size=8, temperature=0.3).double()
+    first, second = torch.rand(2, 5, 3, 8, 8, dtype=torch.float64)
+    z = method.projector(method.encoder(torch.cat([first, second])))
+    expected = nt_xent(*z.chunk(2), 0.3)
+    loss = method.loss({"first": first, "second": second})
+    torch.testing.assert_close(loss, expected)
+    weights = [p for p in method.parameters() if p.requires_grad]
+    for mine, theirs in zip(torch.autograd.grad(loss, weights), torch.autograd.grad(expected, weights), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
 def test_information_is_none_where_all_images_are_the_same() -> None:
     method = SimCLR(TinyEncoder(), image_size=8, crops=3).eval()
     views = dict.fromkeys(("first", "second", "third"), torch.ones(4, 3, 8, 8)) | {"index": torch.arange(4)}

@@ -111,7 +111,10 @@ def test_both_views_get_the_gradient_of_the_loss() -> None:
 def test_the_loss_is_that_of_both_views_each_alone() -> None:
     method, views = tiny(lambda_=3.0, mu=4.0, nu=5.0), two_views(7)
     z, z_prime = (method.expander(method.encoder(views[view])) for view in ("first", "second"))
-    torch.testing.assert_close(method.loss(views), vicreg(z, z_prime, 3.0, 4.0, 5.0))
+    expected, weights = vicreg(z, z_prime, 3.0, 4.0, 5.0), list(method.parameters())
+    torch.testing.assert_close(method.loss(views), expected)
+    for mine, theirs in zip(torch.autograd.grad(method.loss(views), weights), torch.autograd.grad(expected, weights), strict=True):
+        torch.testing.assert_close(mine, theirs)
     method.loss(views).backward()
     for name, p in method.named_parameters():
         assert p.grad is not None, name

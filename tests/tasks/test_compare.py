@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -96,6 +97,47 @@ def test_a_killed_contest_goes_on_where_it_was(photos: Path, finished: Path, tmp
     assert [[row[f] for f in figures] for row in read_rows(out)] == [[row[f] for f in figures] for row in read_rows(finished)]
 
 
+def test_what_would_mix_two_contests_is_refused(photos: Path, finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="leave out images, seeds beside resume"):
+        selfsup.compare(resume=finished, images=9, seeds=5)
+    out, copy = tmp_path / "contest", tmp_path / "photos"
+    shutil.copytree(photos, copy)
+    selfsup.compare(copy, "rotation", images=64, seeds=1, out=out, quiet=True)
+    (copy / "red/0.png").unlink()
+    with pytest.raises(ValueError, match="its data has changed since the contest began"):
+        selfsup.compare(resume=out, quiet=True)
+
+
+def test_a_signal_while_a_run_is_starting_stops_the_contest_and_fails_no_method(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "contest"
+    begin = command(photos, "--methods", "rotation,simsiam", "--images", 64, "--seeds", 1, "--out", out)
+    with subprocess.Popen(begin, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        while not (out / "runs/rotation-0.txt").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        time.sleep(0.3)  # it imports torch, and catches no signal yet
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert f"selfsup compare --resume {out}" in errors
+    assert read_rows(out) == []
+
+
+def test_a_run_that_was_killed_is_tried_again_and_counts_once(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "contest"
+    shutil.copytree(finished, out)
+    whole = read_rows(finished)
+    killed = {"method": "rotation", "seed": 0, "state": "failed", "killed": True, "error": "killed by SIGKILL"}
+    broken = [json.dumps(row) for row in (killed, *whole[1:], whole[1])] + ["null", '{"method": 3']
+    (out / "results.jsonl").write_text("\n".join(broken))
+    (out / "baselines.json").write_text("{")
+    result = selfsup.compare(resume=out, quiet=True).result
+    assert sorted((row["method"], row["seed"], row["state"]) for row in read_rows(out)) == sorted(
+        (row["method"], row["seed"], "finished") for row in whole
+    )
+    assert [result["methods"][m]["runs"] for m in ("rotation", "simsiam")] == [2, 2]
+
+
 def _commands() -> list[list[str]]:
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
@@ -135,6 +177,8 @@ def test_all_are_those_that_need_no_labels(photos: Path) -> None:
         (("--methods", "rotatoin", "--images", 10), 'did you mean "rotation"'),
         (("--methods", "rotation,rotation", "--images", 10), "each of them once"),
         (("--methods", "rotation", "--images", -1), "--images must be a positive finite number"),
+        (("--methods", "rotation", "--images", 10, "--encoder", "resnett18"), 'no encoder "resnett18"'),
+        (("--methods", "rotation", "--images", 10, "--device", "foo"), "--device must be auto, cpu, cuda or cuda:N"),
     ],
 )
 def test_mistakes_are_one_line(arguments: tuple[object, ...], message: str, photos: Path, tmp_path: Path) -> None:
