@@ -328,8 +328,14 @@ def test_without_labels_the_page_says_how_far_to_trust_it(tmp_path: Path, parse:
 def test_what_the_budget_fixed_is_no_measure(tmp_path: Path, page: Any, parse: Parse) -> None:
     folder = fake_contest(tmp_path / "contest")
     change(folder, "contest.json", budget={"images": 100_000})
+    kept = parse(write_contest(folder)).source.partition("</tbody>")[0]
+    assert '<th scope="col">Images seen</th>' in kept  # one step of some method was more than that, and no secret is made of it
+    methods = json.loads((folder / "result.json").read_text())["methods"]
+    for number, method in enumerate(methods.values()):
+        method["images"] = {"mean": 100_000 + 1_000 * (number % 2), "low": None, "high": None}
+    change(folder, "result.json", methods=methods)
     by_images = parse(write_contest(folder))
-    assert "100,000 images" in by_images.text
+    assert "100,000 images, to the nearest step of its batches" in by_images.text
     for found, there, absent in ((page, "Images seen", "Seconds"), (by_images, "Seconds", "Images seen")):
         assert f'<th scope="col">{there}</th>' in found.source.partition("</tbody>")[0]
         assert f'<th scope="col">{absent}</th>' not in found.source.partition("</tbody>")[0]
