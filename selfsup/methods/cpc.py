@@ -160,7 +160,10 @@ class CPC(Method):
         self.views = AlteredPatches(image_size, grid, version, smallest_crop, gray, colour_strength, colour_drop, warped)
 
     def loss(self, views: Batch) -> Tensor:
-        """Equation 4, a mean over patches, steps and directions, in nats."""
+        """Equation 4, a mean over patches, steps and directions, in nats.
+
+        Candidates are the batch's patches of the rows that are predicted; the pseudo-code of version 2 takes those of all rows, and a sum.
+        """
         return next(self.updates(views)).loss
 
     def updates(self, views: Batch) -> Iterator[Update]:
@@ -206,7 +209,8 @@ class Direction(nn.Module):
 class Context(nn.Module):
     """g_ar, masked convolutions: row i of what comes out knows the rows up to i of what goes in, and nothing of those below.
 
-    The blocks of version 2's pseudo-code: down to `hidden`, one patch to each side, one row up, and back; added to what came in.
+    Both versions have the blocks of version 2's pseudo-code, where version 1 has a recurrent network in the style of PixelCNN: down to
+    `hidden`, one patch to each side, one row up, and back; added to what came in.
 
     Args:
         width: D.

@@ -41,7 +41,8 @@ class IJEPA(Method):
         distance: l2, the mean over values of the squared difference, which is the paper's divided by K and the width; or smooth_l1, as in
             the authors' code: below a difference of 1 half of its square, above it its size less 1/2.
         normalised_target: layer-normalise each target vector, without scale and shift, as the authors' code does; the paper does not say.
-        predictor_width: a multiple of 32, one attention head for each 32; the paper's is 384, for encoders 768 wide and more.
+        predictor_width: a multiple of 32, one attention head for each 32 (the paper's has as many heads as its encoder); the paper's is
+            384, for encoders 768 wide and more.
         predictor_depth: blocks of the predictor, at least 1; the paper's is 6 for the smallest encoder, 12 for others.
         smallest_crop: smallest area of the random crop, as a fraction of the image, above 0 to 1; the authors' is 0.3.
     """

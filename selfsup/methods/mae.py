@@ -26,7 +26,8 @@ from selfsup.views.patches import RandomPatches
 class MAE(Method):
     """Encoder of the visible patches, and a light decoder of all (section 3).
 
-    Positions of both are fixed sines and cosines, as in the paper.
+    Positions of both are fixed sines and cosines, as in the paper. Linear layers begin as N(0, 0.02^2), where its appendix A.1 has Xavier's
+    uniform weights.
 
     Args:
         encoder: a ViT, maps (B, C, S, S) to (B, encoder.width).

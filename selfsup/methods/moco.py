@@ -47,6 +47,7 @@ class MoCo(Method):
         colour_strength: multiplies the strengths of the colour changes, no unit; the paper's is 1.0.
     """
 
+    # The paper: SGD with momentum 0.9, rate 0.03, batches of 256, weight decay 1e-4, 200 epochs; version 2 lets the rate fall by a cosine.
     recipe: ClassVar[Recipe] = Recipe(optimizer="adamw", lr=1.4e-3, batch_size=128, weight_decay=1e-2)
 
     queue: Tensor

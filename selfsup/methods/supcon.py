@@ -28,6 +28,8 @@ class SupCon(Method):
 
     Labels are read from the data and may be missing, for all items or for some. The paper labels all of them. An item without a label has
     one partner, its own other view, and is everybody else's negative. What comes out has seen the labels: compare it with classifiers.
+    Views are SimCLR's, where the paper's best results on ImageNet have AutoAugment; and Proj gets r as it is, as in the authors' PyTorch
+    code, where section 3.1 gives it length 1 first.
 
     Args:
         encoder: Enc, maps (B, C, H, W) to (B, encoder.width).
@@ -42,7 +44,7 @@ class SupCon(Method):
         flip: probability of mirroring a view; 0.5 in the paper, 0 where left and right matter, as in digits.
     """
 
-    # The paper: batches of 6,144 images, LARS or SGD with momentum, 350 to 1,000 epochs.
+    # The paper: batches of 6,144 images for ResNet-50, LARS or SGD with momentum, 350 to 1,000 epochs.
     recipe: ClassVar[Recipe] = Recipe(optimizer="adamw", lr=1.4e-3, batch_size=128, weight_decay=1e-2)
 
     def __init__(
