@@ -18,8 +18,8 @@ FIGURES = (*LABEL_FREE, "images_per_second", "peak_mib", "seconds", "images")
 FEW = "10"  # labels a class, of the second sentence
 
 TRUST = (
-    "Measures without labels compare checkpoints of one method better than different methods: take this order as a hint, "
-    "and label some dozens of items of each class to be sure."
+    "Measures without labels compare checkpoints of one method better than different methods, and are larger for wider networks: "
+    "take this order as a hint, and label some dozens of items of each class to be sure."
 )
 
 
