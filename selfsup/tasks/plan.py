@@ -42,11 +42,13 @@ def method_options(method: str) -> dict[str, inspect.Parameter]:
 
 
 def check_options(method: str, options: Mapping[str, Any]) -> None:
-    """Raise ValueError for an option that the method does not have; names the nearest."""
+    """Raise ValueError for an option that the method does not have, naming the nearest, and for one that is no number."""
     import difflib
 
     known = method_options(method)
-    for name in options:
+    for name, value in options.items():
+        if isinstance(value, float) and math.isnan(value):
+            raise ValueError(f"--{name.replace('_', '-')} must be a number, got nan")
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f'did you mean "{near[0]}"?' if near else f"it has {', '.join(known)}"

@@ -35,6 +35,14 @@ def two_views(batch: int, seed: int = 0) -> Batch:
     return {"first": torch.rand(batch, 3, 8, 8, generator=g), "second": 2 * torch.rand(batch, 3, 8, 8, generator=g) ** 2}
 
 
+def test_the_heads_are_those_of_section_3_and_begin_centred() -> None:
+    method = byol()
+    for head in (method.projector, method.predictor):
+        assert [type(layer).__name__ for layer in head] == ["Linear", "BatchNorm1d", "ReLU", "Linear"]
+        assert (head[0].out_features, head[-1].out_features) == (12, 6)
+        torch.testing.assert_close(head[-1].weight.sum(dim=1), torch.zeros(6), rtol=0.0, atol=1e-6)
+
+
 def test_regression_is_equation_2() -> None:
     q, z = torch.randn(2, 7, 5, dtype=torch.float64)
     expected = sum(float(((a / a.norm() - b / b.norm()) ** 2).sum()) for a, b in zip(q, z, strict=True)) / 7

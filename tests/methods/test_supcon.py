@@ -30,6 +30,12 @@ def method(**options: float) -> SupCon:
     return SupCon(TinyEncoder(), image_size=4, **{"hidden_size": 12, "projection_size": 6} | options)
 
 
+def test_the_head_is_that_of_section_3() -> None:
+    head = method().projector
+    assert [type(layer).__name__ for layer in head] == ["Linear", "ReLU", "Linear"]  # no batch normalisation
+    assert (head[0].out_features, head[-1].out_features) == (12, 6)
+
+
 def two_views(batch: int, label: list[int] | None = None) -> Batch:
     g = torch.Generator().manual_seed(0)
     views = {name: torch.rand(batch, 3, 4, 4, generator=g, dtype=torch.float64) for name in ("first", "second")}
