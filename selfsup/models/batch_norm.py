@@ -24,16 +24,16 @@ class _Synchronised:
             raise ValueError(f"batch normalisation needs at least 2 values of each channel over all processes, got {tuple(x.shape)}")
         mean = total[:-1] / n
         # In a second exchange, as the mean square less the squared mean would lose all digits where the mean is large.
-        wide = wide - mean.view(shape)
-        var = sum_over_processes(wide.square().sum(dims)) / n
+        var = sum_over_processes((wide - mean.view(shape)).square().sum(dims)) / n
         if self.track_running_stats:
             with torch.no_grad():
                 self.num_batches_tracked += 1
                 share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
                 self.running_mean.lerp_(mean, share)
                 self.running_var.lerp_(var * (n / (n - 1)), share)
-        y = wide * (torch.rsqrt(var + self.eps) * (self.weight if self.affine else 1.0)).view(shape)
-        return (y + self.bias.view(shape) if self.affine else y).to(x.dtype)
+        scale = torch.rsqrt(var + self.eps) * (self.weight if self.affine else 1.0)
+        shift = (self.bias if self.affine else 0.0) - mean * scale  # as torch does on one process, so that both round alike
+        return (wide * scale.view(shape) + shift.view(shape)).to(x.dtype)
 
 
 class SynchronisedBatchNorm1d(_Synchronised, nn.BatchNorm1d):
