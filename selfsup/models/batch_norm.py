@@ -17,22 +17,21 @@ class _Synchronised:
         if not (self.training and is_parallel()):
             return super().forward(x)  # type: ignore[misc]
         dims = [d for d in range(x.ndim) if d != 1]
-        wide, shape = x if x.dtype == torch.float64 else x.float(), [1, -1] + [1] * (x.ndim - 2)
-        total = sum_over_processes(torch.cat([wide.sum(dims), wide.new_tensor([x.numel() / x.shape[1]])]))
+        wide = x.float()
+        here = torch.cat([wide.sum(dims), wide.square().sum(dims), wide.new_tensor([x.numel() / x.shape[1]])])
+        total = sum_over_processes(here)
         n = total[-1]
-        if float(n) < 2:
-            raise ValueError(f"batch normalisation needs at least 2 values of each channel over all processes, got {tuple(x.shape)}")
-        mean = total[:-1] / n
-        # In a second exchange, as the mean square less the squared mean would lose all digits where the mean is large.
-        var = sum_over_processes((wide - mean.view(shape)).square().sum(dims)) / n
+        mean, square = total[:-1].div(n).chunk(2)
+        var = (square - mean.square()).clamp(min=0)
         if self.track_running_stats:
             with torch.no_grad():
                 self.num_batches_tracked += 1
                 share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
                 self.running_mean.lerp_(mean, share)
                 self.running_var.lerp_(var * (n / (n - 1)), share)
+        shape = [1, -1] + [1] * (x.ndim - 2)
         scale = torch.rsqrt(var + self.eps) * (self.weight if self.affine else 1.0)
-        shift = (self.bias if self.affine else 0.0) - mean * scale  # as torch does on one process, so that both round alike
+        shift = (self.bias if self.affine else 0.0) - mean * scale
         return (wide * scale.view(shape) + shift.view(shape)).to(x.dtype)
 
 
