@@ -109,14 +109,14 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
         parts = [torch.zeros_like(p).reshape(-1) if p.grad is None else p.grad.reshape(-1) for p in members]
         flat = torch.cat([*parts, parts[0].new_tensor([float(p.grad is not None) for p in members])])
         dist.all_reduce(flat)
+        flat /= world_size()
         *means, used = flat.split([*(p.numel() for p in members), len(members)])
-        for p, mean, some in zip(members, means, used.tolist(), strict=True):
-            if not some:
-                p.grad = None
-            elif p.grad is None:
-                p.grad = torch.empty_like(p).copy_((mean / world_size()).view_as(p))
-            else:
-                p.grad.copy_((mean / world_size()).view_as(p))
+        for p, mean, some in zip(members, means, used, strict=True):
+            if p.grad is None:
+                if not some:  # read only here: a GPU need not be waited for where all have gradients
+                    continue
+                p.grad = torch.empty_like(p)
+            p.grad.copy_(mean.view_as(p))
 
 
 def agree(stop: int, seconds: float) -> tuple[int, float]:
