@@ -5,10 +5,11 @@ Here: `pretrain`, what starts a command and what its end is called; the other co
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter, Token, convert
 from rich.console import Console
 
 from selfsup import __version__, cli_encoders, cli_exchange, cli_generate, cli_labels, cli_pictures, cli_text
@@ -17,8 +18,18 @@ from selfsup.methods import METHODS, describe
 STATUSES = """Exit statuses: 0 done; 1 failed; 2 wrong use; 3 too many unreadable files; 4 stored tensors damaged; 5 loss not finite; \
 6 out of memory; 75 stopped by SIGTERM or SIGUSR1, saved, can be resumed; 130 stopped by Ctrl-C, saved."""
 
+
+def _whole(kind: Any, tokens: Sequence[Token]) -> Any:
+    """As cyclopts converts, which would round 1.5 steps to 2."""
+    value = convert(kind, tokens)
+    if type(value) is int and any("." in token.value and float(token.value) != value for token in tokens):
+        raise ValueError(f"expected a whole number, got {tokens[0].value}")
+    return value
+
+
 app = App(
     name="selfsup",
+    default_parameter=Parameter(converter=_whole),
     help="Learn from unlabelled data: hide a part of the input, predict it, keep the encoder.",
     help_epilogue=STATUSES,
     version=f"selfsup {__version__}",

@@ -135,6 +135,8 @@ MISTAKES = {
     "no such data": (["pretrain", "simclr", "nowhere"], 2, "nowhere"),
     "batch larger than the data": (["pretrain", "simclr", "DATA", "--batch-size", "1000"], 2, "larger than the data, 24 items"),
     "learning rate not a number": (["pretrain", "simclr", "DATA", "--lr", "nan"], 2, "--lr must be a positive finite number, got nan"),
+    "half a step": (["pretrain", "simclr", "DATA", "--steps", "1.5"], 2, "Invalid value for --steps: expected a whole number, got 1.5"),
+    "half a label": (["finetune", "RUN", "--train", "DATA", "--out", "c", "--labels", "2.5"], 2, "expected a whole number, got 2.5"),
     "two lengths": (["pretrain", "simclr", "DATA", "--steps", "1", "--epochs", "1"], 2, "give one of them"),
     "bad temperature": (["pretrain", "simclr", "DATA", "--temperature", "-1"], 2, "temperature must be positive"),
     "unknown encoder": (["pretrain", "simclr", "DATA", "--encoder", "resnet81"], 2, "resnet18"),

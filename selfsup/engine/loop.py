@@ -20,7 +20,7 @@ from selfsup.engine.log import MetricsFile, Progress, peak_mib, write_status
 from selfsup.engine.micro import MicroBatches
 from selfsup.engine.optim import learning_rate, make_optimizers, set_learning_rate
 from selfsup.engine.state import State, optimizer_tensors, restore, unique_state
-from selfsup.engine.train import NotFiniteError, chunk_views, train_step
+from selfsup.engine.train import NotFiniteError, channels_last, chunk_views, train_step
 from selfsup.method import Batch, Method, Recipe
 
 MONITORS_A_RUN = 10
@@ -98,7 +98,7 @@ def fit(
     progress = progress or Progress(quiet=True)
     method.to(device=device)
     if device.type != "mps":
-        _channels_last(method)
+        channels_last(method)
     micro = MicroBatches(method, training.micro_batch) if training.micro_batch else None
     optimizers = make_optimizers(method, training.recipe)
     checkpoints = run / "checkpoints"
@@ -200,12 +200,6 @@ def _mix(*numbers: int) -> int:
 
 def _layout(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 and x.is_floating_point() else x
-
-
-def _channels_last(method: Method) -> None:
-    for p in method.parameters():
-        if p.ndim == 4:
-            p.data = p.data.contiguous(memory_format=torch.channels_last)
 
 
 @contextmanager

@@ -36,7 +36,8 @@ def summarise(
 
     Returns:
         "methods": for each its "runs", "failed", "error", "warnings", and {"mean", "low", "high"} of every figure (95 %: Student's t over
-        the runs, and of accuracies the finite number of test items besides, the variances of both added).
+        the runs, and of accuracies the finite number of test items besides, of few labels also the draws of these, which are the same for
+        all runs; variances added).
         "ranking": ids, best first, by "ranked_by": "knn_top1", or "label-free", the mean rank by the three measures.
         "tied_with_best": those whose interval of kNN meets that of the best. "agreement": Spearman's rank correlation of each label-free
         measure with kNN over all runs (of alpha-ReQ, of how near it is to 1); None without labels. "advice": sentences, the first is the
@@ -69,11 +70,20 @@ def _summary(rows: Sequence[Row], tested: int | None) -> dict[str, Any]:
         "warnings": list(dict.fromkeys(text for row in finished for text in row.get("warnings", ()))),
         **{name: _mean([row.get(name) for row in finished], 1.0, tested) for name in ACCURACIES},
         **{name: _mean([row.get(name) for row in finished], math.inf) for name in FIGURES},
-        "few_label": {n: _mean([row["few_label"].get(n) for row in finished], 1.0, tested) for n in counts} or None,
+        "few_label": {
+            n: _mean(
+                [row["few_label"].get(n) for row in finished], 1.0, tested, [row.get("few_label_draws", {}).get(n) for row in finished]
+            )
+            for n in counts
+        }
+        or None,
     }
 
 
-def _mean(values: Iterable[float | int | None], largest: float, tested: int | None = None) -> dict[str, float | None] | None:
+def _mean(
+    values: Iterable[float | int | None], largest: float, tested: int | None = None, shared: Iterable[float | None] = ()
+) -> dict[str, float | None] | None:
+    """Mean of the runs' values and its interval; `shared` are reaches due to what all runs have in common."""
     known = [float(v) for v in values if v is not None and math.isfinite(v)]
     if not known:
         return None
@@ -81,7 +91,8 @@ def _mean(values: Iterable[float | int | None], largest: float, tested: int | No
         return {"mean": known[0], "low": None, "high": None}
     mean, _, high = interval(known, largest=math.inf)
     items = NORMAL_95 * math.sqrt(max(0.0, mean * (1 - mean)) / tested) if tested else 0.0
-    reach = math.hypot(high - mean, items)
+    common = [reach for reach in shared if reach is not None]
+    reach = math.hypot(high - mean, items, sum(common) / len(common) if common else 0.0)
     return {"mean": mean, "low": max(0.0, mean - reach), "high": min(largest, mean + reach)}
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from selfsup.data import Items, sequential
+from selfsup.engine.train import channels_last
 from selfsup.views.crops import clean
 
 Embed = Callable[[Items], Tensor]
@@ -34,7 +35,7 @@ def embed_items(
 
     Args:
         embed_batch: (B, C, S, S) float in [0, 1], or (B, D) vectors -> (B, width). Where it is a module, or a method of one such as
-            `method.embed`, that module is in evaluation mode meanwhile.
+            `method.embed`, that module is in evaluation mode meanwhile, and stays `channels_last`.
         image_size: side S of the central square that is shown, in pixels; ignored for vectors.
         batch_size: items read at a time; changes memory and speed, not the vectors.
         device: where `embed_batch` computes; the vectors come back to the CPU.
@@ -47,6 +48,9 @@ def embed_items(
         raise ValueError(f"nothing to embed: {items.source} holds no items")
     device, done = torch.device(device), 0
     vectors: Tensor | None = None
+    owner = _owner(embed_batch)
+    if owner is not None:
+        channels_last(owner)
     with evaluating(embed_batch):
         for batch in sequential(items, batch_size):
             x = clean({name: value.to(device) for name, value in batch.items()}, image_size)
@@ -77,8 +81,8 @@ def in_parts(embed_batch: Callable[[Tensor], Tensor], x: Shaped[Tensor, "B *shap
 @contextmanager
 def evaluating(network: object) -> Iterator[None]:
     """Evaluation mode for a module, or for the module that a bound method belongs to; back to what each part was afterwards."""
-    owner = network if isinstance(network, nn.Module) else getattr(network, "__self__", None)
-    before = {m: m.training for m in owner.modules()} if isinstance(owner, nn.Module) else {}
+    owner = _owner(network)
+    before = {m: m.training for m in owner.modules()} if owner is not None else {}
     for module in before:
         module.training = False
     try:
@@ -86,6 +90,11 @@ def evaluating(network: object) -> Iterator[None]:
     finally:
         for module, mode in before.items():
             module.training = mode
+
+
+def _owner(function: object) -> nn.Module | None:
+    module = function if isinstance(function, nn.Module) else getattr(function, "__self__", None)
+    return module if isinstance(module, nn.Module) else None
 
 
 def check_labelled(

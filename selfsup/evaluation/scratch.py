@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from selfsup.data import Items
 from selfsup.engine.optim import layerwise_rates, learning_rate, make_optimizers, set_learning_rate
-from selfsup.engine.train import train_step
+from selfsup.engine.train import channels_last, train_step
 from selfsup.method import Batch, Encoder, Method, Recipe
 from selfsup.views.crops import RandomCrop, clean
 
@@ -103,6 +103,7 @@ def train_from_scratch(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         method = Classifier(build(), classes, image_size, flip=flip, augment=augment, head=head).to(device).train()
+        channels_last(method)
         optimizers = make_optimizers(method, recipe, layerwise_rates(method.encoder, layer_decay))
         generator = torch.Generator(device).manual_seed(seed)
         for step, batch in zip(range(steps), _batches(items_train, index, seed), strict=False):

@@ -5,14 +5,11 @@ A contest's folder: `contest.json` (what was asked), `runs/METHOD-SEED/` (ordina
 """
 
 import json
-import os
-import platform
 import shlex
 import shutil
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,17 +20,15 @@ import numpy as np
 from rich.box import SIMPLE
 from rich.table import Column, Table
 
-import selfsup
-from selfsup.data import Items, open_data
 from selfsup.engine.checkpoint import read_json, replace_file
 from selfsup.engine.launch import run_alone
 from selfsup.engine.log import Progress
 from selfsup.engine.loop import Stopped
 from selfsup.evaluation.contest import summarise
 from selfsup.method import Recipe
-from selfsup.methods import METHODS, describe, method_class
+from selfsup.tasks.contest_plan import create_contest, fingerprints, open_part, options_of
 from selfsup.tasks.judge import Judge
-from selfsup.tasks.plan import check_numbers, choose_device, default_encoder
+from selfsup.tasks.plan import default_encoder
 
 SEEDS = 3
 STOPPED = {130: 2, 75: 15}  # status of a run that a signal stopped -> the signal
@@ -113,7 +108,7 @@ def compare(
         if data is None:
             raise ValueError("compare needs data: a folder, an archive, an array ..., or resume=CONTEST")
         settings = {"encoder": encoder, "image_size": image_size, "device": device}
-        folder = _create(data, methods, minutes=minutes, images=images, seeds=seeds, test=test, out=out, settings=settings)
+        folder = create_contest(data, methods, minutes=minutes, images=images, seeds=seeds, test=test, out=out, settings=settings)
     try:
         with _stoppable():
             _hold(folder, progress)
@@ -126,9 +121,10 @@ def compare(
 def _hold(folder: Path, progress: Progress) -> None:
     """All runs that are missing, and the page after each."""
     plan = read_json(folder / "contest.json")
-    items = _open(plan["data"]["source"], plan)
-    test = _open(plan["test"], plan, items) if plan["test"] else None
-    found = _fingerprints(items, test)
+    size = plan["data"]["image_size"]
+    items = open_part(plan["data"]["source"], size)
+    test = open_part(plan["test"], size, items) if plan["test"] else None
+    found = fingerprints(items, test)
     if plan.get("fingerprints", found) != found:
         raise ValueError(
             f"{folder}: its data has changed since the contest began; put it back, or begin another contest with another --out"
@@ -164,82 +160,6 @@ def _stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _fingerprints(items: Items, test: Items | None) -> list[str]:
-    return [part.fingerprint for part in (items, test) if part is not None]
-
-
-def _create(
-    data: str | Path | np.ndarray,
-    methods: str | Sequence[str],
-    *,
-    minutes: float | None,
-    images: int | None,
-    seeds: int,
-    test: str | Path | None,
-    out: str | Path | None,
-    settings: Mapping[str, Any],
-) -> Path:
-    """Check everything that can be checked before hours are spent, and write `contest.json`."""
-    check_numbers({"minutes": minutes, "images": images, "seeds": seeds})
-    if seeds != int(seeds):
-        raise ValueError(f"--seeds must be a whole number, got {seeds}")
-    choose_device(settings["device"])  # fails here for all, not later for each
-    if (minutes is None) == (images is None):
-        raise ValueError("a contest needs a budget: --minutes of training for each method, or --images that each run sees")
-    folder = Path(out) if out else Path(f"contest-{time.strftime('%Y%m%d-%H%M%S')}")
-    if (folder / "contest.json").exists():
-        raise ValueError(f"{folder}: there is a contest already; go on with `selfsup compare --resume {folder}`, or choose another --out")
-    if isinstance(data, np.ndarray):
-        folder.mkdir(parents=True, exist_ok=True)
-        np.save(folder / "data.npy", data, allow_pickle=False)  # each run is a process of its own, and opens it
-        data = folder / "data.npy"
-    items = open_data(data, image_size=settings["image_size"])
-    if not Path(items.source).is_absolute():
-        raise ValueError(f"compare takes data in files, or an array; got {items.source}")
-    plan = {
-        "data": {"source": items.source, "items": len(items), "classes": list(items.classes), "kind": items.kind},
-        "test": None if test is None else str(Path(test).absolute()),
-        "methods": _chosen(methods, items),
-        "budget": {"images": images} if minutes is None else {"minutes": minutes / seeds},
-        "seeds": seeds,
-        "encoder": settings["encoder"],
-        "device": settings["device"],
-        "labelled": items.labels is not None or test is not None,
-        "versions": {"selfsup": selfsup.__version__, "python": platform.python_version()},
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "command": shlex.join(["selfsup", *sys.argv[1:]]) if Path(sys.argv[0]).name in ("selfsup", "__main__.py") else "python",
-    }
-    plan["data"]["image_size"] = items.image_size
-    held_out = None if test is None else _open(str(Path(test).absolute()), plan, items)
-    judge = Judge(items, held_out)
-    if settings["encoder"]:
-        judge.untrained(settings["encoder"])  # no such network, or none that takes this data
-    plan["fingerprints"] = _fingerprints(items, held_out)
-    plan |= {"evaluated_on": judge.counts, "watched": judge.watched, "labelled": judge.counts is not None}
-    folder.mkdir(parents=True, exist_ok=True)
-    replace_file(folder / "contest.json", json.dumps(plan, indent=1).encode())
-    return folder
-
-
-def _chosen(methods: str | Sequence[str], items: Items) -> list[str]:
-    kind = "tables" if items.table else f"{items.kind}s"
-    fitting = [m for m in METHODS if kind in describe(m).modality]
-    if methods == "all":
-        return [m for m in fitting if "label" not in describe(m).shown]  # a contest is among those that need none
-    chosen = [m.strip() for m in methods.split(",")] if isinstance(methods, str) else list(methods)
-    for method in chosen:
-        method_class(method)
-        if method not in fitting:
-            raise ValueError(f"{method} learns from {describe(method).modality}, but {items.source} holds {kind}")
-    if len(set(chosen)) < len(chosen) or not chosen:
-        raise ValueError(f"a contest needs methods, each of them once; got {', '.join(chosen) or 'none'}")
-    return chosen
-
-
-def _open(source: str, plan: Mapping[str, Any], like: Items | None = None) -> Items:
-    return open_data(source, image_size=plan["data"]["image_size"] or None, table=like.table if like else None)
-
-
 def read_rows(folder: Path) -> list[dict[str, Any]]:
     """The lines of `results.jsonl`, the last of each run; one that a kill cut short is left out, and its run is looked at again."""
     path = folder / "results.jsonl"
@@ -270,7 +190,7 @@ def _run(folder: Path, plan: Mapping[str, Any], method: str, seed: int, judge: J
         arguments = ["--resume", str(run)]
     else:
         shutil.rmtree(run, ignore_errors=True)  # killed before it had begun
-        arguments = [method, plan["data"]["source"], "--out", str(run), "--seed", str(seed), *_options(plan, method)]
+        arguments = [method, plan["data"]["source"], "--out", str(run), "--seed", str(seed), *options_of(plan, method)]
     errors.parent.mkdir(exist_ok=True)
     status, passed = run_alone([sys.executable, "-m", "selfsup", "pretrain", *arguments, "--quiet"], errors)
     if passed or status in STOPPED:
@@ -286,21 +206,6 @@ def _run(folder: Path, plan: Mapping[str, Any], method: str, seed: int, judge: J
         return {**row, "state": "finished", "error": "", **judge.measure(run)}
     except (ValueError, RuntimeError, OSError) as error:
         return {**row, "state": "failed", "error": f"its vectors could not be scored: {error}"}
-
-
-def _options(plan: Mapping[str, Any], method: str) -> list[str]:
-    budget, options = plan["budget"], ["--device", plan["device"]]
-    if "minutes" in budget:
-        options += ["--minutes", str(budget["minutes"])]
-    else:
-        own = min(method_class(method).recipe.batch_size, plan["data"]["items"])
-        batch = max(2, min(own, budget["images"]))  # a smaller one where a single step would be more than the budget
-        options += ["--steps", str(max(1, round(budget["images"] / batch))), *(["--batch-size", str(batch)] if batch < own else [])]
-    if plan["encoder"]:
-        options += ["--encoder", plan["encoder"]]
-    if plan["data"]["image_size"]:
-        options += ["--image-size", str(plan["data"]["image_size"])]
-    return options
 
 
 def _write(folder: Path, plan: Mapping[str, Any], judge: Judge) -> None:

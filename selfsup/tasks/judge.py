@@ -11,7 +11,7 @@ from torch import Tensor
 from selfsup.data import Items
 from selfsup.data.schema import column_statistics
 from selfsup.engine.checkpoint import read_json
-from selfsup.evaluation.features import Embed, embed_items, in_parts
+from selfsup.evaluation.features import embed_items, in_parts
 from selfsup.evaluation.measures import alpha_req, lidar, rankme
 from selfsup.evaluation.pca import pixels_pca
 from selfsup.evaluation.protocol import Protocol, labels_of, matched
@@ -43,7 +43,8 @@ class Judge:
         self.items = items
         order = np.random.default_rng(0).permutation(len(items))
         self._watched = items.subset(np.sort(order[:WATCHED]))
-        self.watched = len(self._watched)
+        self._rows: np.ndarray | None = None
+        all_labelled = items.labels is not None and bool((items.labels >= 0).all())
         self.parts: tuple[Items, Items] | None = None
         if test is not None:
             train, test, _ = matched(items, test)
@@ -53,6 +54,10 @@ class Judge:
             split = min(len(labelled) // 5, LARGEST_TEST)
             train, test, _ = matched(items.subset(np.sort(labelled[split:][:LARGEST_TRAIN])), items.subset(np.sort(labelled[:split])))
             self.parts = train, test
+        if self.parts is not None and all_labelled and len(self.parts[0]) >= WATCHED:  # a part of what is embedded to score
+            self._rows = np.sort(np.random.default_rng(0).permutation(len(self.parts[0]))[:WATCHED])
+            self._watched = self.parts[0].subset(self._rows)
+        self.watched = len(self._watched)
         self.counts = None if self.parts is None else tuple(len(part) for part in self.parts)
 
     def measure(self, run: Path) -> dict[str, Any]:
@@ -60,7 +65,9 @@ class Judge:
         encoder, config = load(run), read_json(run / "config.json")
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         last = max(lines, key=lambda line: line["step"])
-        z = embed_items(encoder.network, self._watched, encoder.image_size)
+        scored = None if self.parts is None else _embedded(encoder.network, self.parts, encoder.image_size)
+        seen = scored is not None and self._rows is not None
+        z = scored[0][self._rows] if seen else embed_items(encoder.network, self._watched, encoder.image_size)
         return {
             "seconds": last["seconds"],
             "images": last["images"],
@@ -74,7 +81,7 @@ class Judge:
             "knn_top1": None,
             "linear_top1": None,
             "few_label": None,
-            **self._scores(lambda items: embed_items(encoder.network, items, encoder.image_size)),
+            **({} if scored is None or self.parts is None else _scores(scored, self.parts)),
             "warnings": list(dict.fromkeys(line["warning"] for line in lines if "warning" in line)),
             "curve": [{name: line.get(name) for name in ("seconds", "images", "rankme", "knn_top1")} for line in lines if "rankme" in line],
         }
@@ -90,19 +97,9 @@ class Judge:
         """Raw pixels and the untrained network of that name by the same rules; None without labels."""
         if self.parts is None:
             return None
-        items, (train, test), network = self.items, self.parts, self.untrained(encoder)
-        pixels = pixels_pca(train, test, network.width, image_size=items.image_size, seed=0)
-        return {
-            "pixels_pca": self._scores(lambda part: pixels[0] if part is train else pixels[1]),
-            "untrained": self._scores(lambda part: embed_items(network, part, items.image_size)),
-        }
-
-    def _scores(self, embed: Embed) -> dict[str, Any]:
-        if self.parts is None:
-            return {}
-        train, test = self.parts
-        row = evaluate_table({"row": lambda: (embed(train), embed(test))}, labels_of(train), labels_of(test), Protocol())["row"]
-        return {**row, "few_label": {count: value["mean"] for count, value in row["few_label"].items()}}
+        network, size = self.untrained(encoder), self.items.image_size
+        pixels = pixels_pca(*self.parts, network.width, image_size=size, seed=0)
+        return {"pixels_pca": _scores(pixels, self.parts), "untrained": _scores(_embedded(network, self.parts, size), self.parts)}
 
     def _views(self, encoder: TrainedEncoder) -> Tensor:
         """Vectors (n, q, D) of the same views for every method: SimCLR's crops and colours, or noise on vectors."""
@@ -118,6 +115,24 @@ class Judge:
             draw = TwoCrops(encoder.image_size, 0.5, scale=(0.2, 1.0))
             views = [view for _ in range(VIEWS // 2) for name, view in draw(batch, generator).items() if name in ("first", "second")]
         return torch.stack([in_parts(encoder, view).float() for view in views], dim=1)
+
+
+def _embedded(network: Encoder, parts: tuple[Items, Items], image_size: int) -> tuple[Tensor, Tensor]:
+    """Vectors of the items with a label to learn from, and of those to be named."""
+    train, test = parts
+    return embed_items(network, train, image_size), embed_items(network, test, image_size)
+
+
+def _scores(vectors: tuple[Tensor, Tensor], parts: tuple[Items, Items]) -> dict[str, Any]:
+    """Accuracies; the few-label curve as means over its draws, beside half of their 95 % intervals."""
+    train, test = (labels_of(part) for part in parts)
+    row = evaluate_table({"row": lambda: vectors}, train, test, Protocol())["row"]
+    few = row["few_label"]
+    return {
+        **row,
+        "few_label": {count: value["mean"] for count, value in few.items()},
+        "few_label_draws": {count: (value["high"] - value["low"]) / 2 for count, value in few.items()},
+    }
 
 
 def _some(items: Items, largest: int) -> Items:

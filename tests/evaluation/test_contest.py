@@ -56,6 +56,15 @@ def test_an_interval_knows_that_test_items_are_few() -> None:
     assert low == pytest.approx(0.52 - math.hypot(runs, items))
 
 
+def test_an_interval_with_few_labels_knows_that_their_draws_are_shared_by_all_runs() -> None:
+    rows = [row("a", s, 0.5 + s / 100, few_label={"10": 0.4}, few_label_draws={"10": reach}) for s, reach in enumerate((0.02, 0.04))]
+    found = summarise(rows, ["a"], None)["methods"]["a"]["few_label"]["10"]
+    assert (found["low"], found["high"]) == (pytest.approx(0.37), pytest.approx(0.43))  # the runs agree: what is left is the draws'
+    for r in rows:
+        del r["few_label_draws"]  # rows from before
+    assert summarise(rows, ["a"], None)["methods"]["a"]["few_label"]["10"]["low"] == 0.4
+
+
 def test_equal_means_come_first_together_and_one_alone_leads_nobody() -> None:
     rows = [row(m, s, 0.5 + s / 100) for m in ("a", "b") for s in range(2)]
     assert summarise(rows, ["a", "b"], None)["advice"][0].startswith("a and b come first together on this data")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,11 @@ from PIL import Image
 
 import selfsup
 from selfsup.data import open_data
-from selfsup.tasks.compare import _chosen, read_rows
+from selfsup.evaluation.features import embed_items
+from selfsup.evaluation.measures import rankme
+from selfsup.tasks.compare import read_rows
+from selfsup.tasks.contest_plan import chosen_methods
+from selfsup.tasks.judge import Judge
 
 
 @pytest.fixture(scope="module")
@@ -164,8 +169,36 @@ def test_a_method_that_cannot_run_is_named_and_the_others_go_on(tmp_path: Path) 
     assert contest.result["baselines"] is None
 
 
+def test_an_array_with_a_mistake_beside_it_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match='did you mean "rotation"'):
+        selfsup.compare(np.zeros((8, 16, 16, 3), np.uint8), "rotatoin", images=8, out=tmp_path / "c", quiet=True)
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("unknown", [0, 1])
+def test_watched_items_are_those_that_are_scored_where_all_have_labels(
+    unknown: int, monkeypatch: pytest.MonkeyPatch, finished: Path
+) -> None:
+    monkeypatch.setattr("selfsup.tasks.judge.WATCHED", 20)
+    x = np.random.default_rng(0).integers(0, 256, (60, 16, 16, 3), dtype=np.uint8)
+    labels = np.arange(60) % 2
+    labels[:unknown] = -1
+    items = replace(open_data(x), labels=labels, classes=("a", "b"))
+    embedded = []
+    monkeypatch.setattr(
+        "selfsup.tasks.judge.embed_items", lambda network, part, size: embedded.append(part) or embed_items(network, part, size)
+    )
+    judge = Judge(items, None)
+    run = finished / "runs/rotation-0"
+    found = judge.measure(run)
+    assert judge.watched == 20
+    assert len(embedded) == 2 + unknown
+    z = embed_items(selfsup.load(run).network, judge._watched, 16)
+    assert found["rankme"] == pytest.approx(rankme(z), rel=1e-5)
+
+
 def test_all_are_those_that_need_no_labels(photos: Path) -> None:
-    chosen = _chosen("all", open_data(str(photos)))
+    chosen = chosen_methods("all", open_data(str(photos)))
     assert {"simclr", "byol", "mae", "rotation", "gan"} <= set(chosen)
     assert "supcon" not in chosen
 
@@ -179,9 +212,11 @@ def test_all_are_those_that_need_no_labels(photos: Path) -> None:
         (("--methods", "rotation", "--images", -1), "--images must be a positive finite number"),
         (("--methods", "rotation", "--images", 10, "--encoder", "resnett18"), 'no encoder "resnett18"'),
         (("--methods", "rotation", "--images", 10, "--device", "foo"), "--device must be auto, cpu, cuda or cuda:N"),
+        (("--methods", "rotation", "--images", 10, "--test", "DATA"), "the same items to learn from and to score on"),
     ],
 )
 def test_mistakes_are_one_line(arguments: tuple[object, ...], message: str, photos: Path, tmp_path: Path) -> None:
+    arguments = tuple(photos if a == "DATA" else a for a in arguments)
     done = subprocess.run(command(photos, *arguments, "--out", tmp_path / "c"), capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert message in done.stderr
