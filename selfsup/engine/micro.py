@@ -5,11 +5,12 @@ the loss gives every vector its gradient; then each part runs again and hands it
 of the batch, for a third more arithmetic. Papers know nothing of it, so it serves every loss that compares items with each other.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from selfsup.method import Encoder
@@ -48,7 +49,7 @@ class MicroBatches:
 
     def _in_parts(self, encoder: Encoder, forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-            return nullcontext(), _unrecorded(encoder)
+            return nullcontext(), _again(encoder, [(m, m.track_running_stats) for m in encoder.modules() if isinstance(m, _BatchNorm)])
 
         def in_parts(x: Tensor) -> Tensor:
             self.called |= torch.is_grad_enabled()  # passes that only bring statistics up to date save nothing
@@ -70,13 +71,18 @@ def _innermost(module: nn.Module) -> Iterator[Encoder]:
 
 
 @contextmanager
-def _unrecorded(network: nn.Module) -> Iterator[None]:
-    """Running statistics stay as they are: the second time is not another batch."""
+def _again(network: nn.Module, tracking: Sequence[tuple[_BatchNorm, bool]]) -> Iterator[None]:
+    """As the first time, with batch normalisation `tracking` as then; but running statistics stay, as this is not another batch."""
     before = [(m, name, b) for m in network.modules() for name, b in m.named_buffers(recurse=False)]
+    now = [(m, m.track_running_stats) for m, _ in tracking]
     for module, name, buffer in before:
         setattr(module, name, buffer.clone())
+    for module, tracked in tracking:
+        module.track_running_stats = tracked
     try:
         yield
     finally:
         for module, name, buffer in before:
             setattr(module, name, buffer)
+        for module, tracked in now:
+            module.track_running_stats = tracked

@@ -15,6 +15,7 @@ from selfsup.engine.train import train_step
 from selfsup.method import Batch, Encoder, Method
 from selfsup.methods import METHODS, method_class
 from selfsup.models import build_encoder
+from selfsup.models.batch_norm import statistics_of
 from selfsup.tasks.pretrain import pretrain
 
 
@@ -111,6 +112,30 @@ def test_batch_statistics_are_recorded_once() -> None:
     for (name, a), b in zip(method.encoder.named_buffers(), by_hand.buffers(), strict=True):
         torch.testing.assert_close(a, b, msg=lambda text, name=name: f"{name}: {text}")
     assert int(method.encoder.norm.num_batches_tracked) == 3  # type: ignore[attr-defined]
+
+
+def test_batch_statistics_that_are_not_recorded_stay_so_the_second_time() -> None:
+    """As jigsaw and relative_position have it, whose encoder learns from tiles and keeps the statistics of whole images."""
+
+    class Pair(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = Net(norm=True)
+
+    by_hand = Pair().double()
+    cached = copy.deepcopy(by_hand)
+    MicroBatches(cached, 4)
+    pieces, whole = two_views(8)["first"], two_views(5)["second"][:4]
+    gradients = []
+    for network, parts in ((cached, [pieces]), (by_hand, pieces.split(4))):
+        with statistics_of(network.encoder, whole):
+            z = torch.cat([network.encoder(part) for part in parts])
+        z.square().sum().backward()
+        gradients.append([p.grad for p in network.parameters()])
+    torch.testing.assert_close(gradients[0], gradients[1], atol=1e-12, rtol=0)
+    for name, buffer in by_hand.named_buffers():
+        torch.testing.assert_close(dict(cached.named_buffers())[name], buffer)
+    assert cached.encoder.norm.num_batches_tracked == 1
 
 
 def test_it_works_under_autocast_and_in_the_training_step() -> None:
