@@ -1,15 +1,30 @@
 """One optimiser a player, and the learning rate as a function of progress."""
 
+import inspect
 import math
 from collections.abc import Iterable, Mapping
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import Optimizer
 
 from selfsup.method import Encoder, Method, Recipe
 
+Kind = TypeVar("Kind", bound=type[Optimizer])
 
+
+def _uncompiled(kind: Kind) -> Kind:
+    """The optimiser without the wrappers that import torch's compiler, which nobody asked for, and which takes 2 s at every start."""
+    wrapped = ("add_param_group", "zero_grad", "state_dict", "load_state_dict", "step")
+    methods = {name: inspect.unwrap(getattr(kind, name)) for name in wrapped}
+    return cast("Kind", type(kind.__name__, (kind,), methods | {"step": torch.no_grad()(methods["step"])}))
+
+
+AdamW, SGD = _uncompiled(torch.optim.AdamW), _uncompiled(torch.optim.SGD)
+
+
+@_uncompiled
 class LARS(Optimizer):
     """Layer-wise adaptive rate scaling with momentum, You, Gitman and Ginsburg 2017, https://arxiv.org/abs/1708.03888, algorithm 1.
 

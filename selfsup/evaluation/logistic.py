@@ -123,12 +123,13 @@ def _lbfgs(objective: Objective, w: Tensor, tolerance: float, iterations: int, m
     """P independent minimisations in step; each has its own step size, and stands still once its gradient is small."""
     value, gradient = objective(w)
     pairs: list[tuple[Tensor, Tensor, Tensor]] = []
+    scale = torch.ones_like(value)  # of each problem, curvature along its latest useful pair
     stuck = torch.zeros_like(value, dtype=torch.bool)
     for _ in range(iterations):
         active = (gradient.norm(dim=1) > tolerance) & ~stuck
         if not active.any():
             break
-        direction = -_inverse_hessian(gradient, pairs)
+        direction = -_inverse_hessian(gradient, pairs, scale)
         slope = (direction * gradient).sum(dim=1)
         step = active.to(value.dtype)
         best, best_value, best_gradient = w, value, gradient
@@ -147,26 +148,24 @@ def _lbfgs(objective: Objective, w: Tensor, tolerance: float, iterations: int, m
             step = torch.where(pending, step / 2, step)
         stuck = stuck | pending
         s, t = best - w, best_gradient - gradient
-        curvature = (s * t).sum(dim=1)
+        curvature, square = torch.linalg.vecdot(s, t), torch.linalg.vecdot(t, t).clamp(min=1e-300)
         # A problem that stood still, or whose curvature drowns in rounding, adds nothing to its own memory: rho = 0.
-        rho = torch.where(curvature > 1e-12 * t.square().sum(dim=1).clamp(min=1e-300), 1 / curvature, 0.0)
+        useful = curvature > 1e-12 * square
+        rho, scale = torch.where(useful, 1 / curvature, 0.0), torch.where(useful, curvature / square, scale)
         pairs = [*pairs[1 - memory :], (s, t, rho)]
         w, value, gradient = best, best_value, best_gradient
     return w
 
 
-def _inverse_hessian(gradient: Tensor, pairs: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+def _inverse_hessian(gradient: Tensor, pairs: list[tuple[Tensor, Tensor, Tensor]], scale: Tensor) -> Tensor:
     """The two-loop recursion: approximate inverse Hessian times gradient, for every problem."""
     q, weights = gradient.clone(), []
     for s, t, rho in reversed(pairs):
-        a = rho * (s * q).sum(dim=1)
+        a = rho * torch.linalg.vecdot(s, q)
         weights.append(a)
-        q -= a[:, None] * t
-    scale = torch.ones_like(q[:, 0])
-    for s, t, rho in pairs:  # of each problem, its latest useful pair
-        scale = torch.where(rho > 0, (s * t).sum(dim=1) / t.square().sum(dim=1).clamp(min=1e-300), scale)
+        q.addcmul_(a[:, None], t, value=-1)
     q *= scale[:, None]
     for (s, t, rho), a in zip(pairs, reversed(weights), strict=True):
-        b = rho * (t * q).sum(dim=1)
-        q += (a - b)[:, None] * s
+        b = rho * torch.linalg.vecdot(t, q)
+        q.addcmul_((a - b)[:, None], s)
     return q

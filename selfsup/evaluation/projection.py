@@ -16,7 +16,7 @@ from selfsup.evaluation.knn import neighbours
 
 LARGEST = 5_000  # points; the cost is quadratic, 2,000 take about 4 s on one core
 PERPLEXITY = 30.0
-BLOCK = 64  # rows of the repulsion's kernel at a time
+BLOCK = 2**18  # numbers of the repulsion's kernel at a time, which stay in the cache while they are worked on
 
 
 @torch.no_grad()
@@ -89,13 +89,14 @@ def _gradient(y: Tensor, near: Tensor, p: Tensor) -> Tensor:
     pull = [axis[:, None] - axis[near] for axis in y.T.contiguous()]
     weight = p / (1 + pull[0].square() + pull[1].square())
     pull = [weight * axis for axis in pull]
-    attraction = torch.stack([axis.sum(dim=1) for axis in pull], dim=1)
-    attraction.index_add_(0, near.flatten(), torch.stack([-axis.flatten() for axis in pull], dim=1))  # both ends of a pair are pulled
+    ends = near.flatten()  # both ends of a pair are pulled
+    attraction = torch.stack([axis.sum(dim=1) - ends.bincount(axis.flatten(), minlength=len(y)) for axis in pull], dim=1)
 
     square, all_and_one = y.square().sum(dim=1), F.pad(y, (0, 1), value=1.0)
     total, sums = torch.zeros((), device=y.device), []
-    for first in range(0, len(y), BLOCK):  # a block stays in the cache while it is worked on
-        kernel = torch.addmm(square + 1, y[first : first + BLOCK], y.T, alpha=-2).add_(square[first : first + BLOCK, None])
+    rows = max(1, BLOCK // len(y))
+    for part, own in zip(y.split(rows), square.split(rows), strict=True):
+        kernel = torch.addmm(square + 1, part, y.T, alpha=-2).add_(own[:, None])
         kernel = kernel.clamp_(min=1.0).reciprocal_()
         total += kernel.sum()
         sums.append(kernel.square_() @ all_and_one)

@@ -1,8 +1,13 @@
 """Learning rates that fall towards the input: which block a parameter is in, by hand, and what a step makes of it."""
 
+import sys
+from dataclasses import replace
+from typing import Literal
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from selfsup.engine.optim import layerwise_rates, make_optimizers, set_learning_rate
 from selfsup.method import Batch, Encoder, Method, Recipe
@@ -81,3 +86,56 @@ def test_without_rates_there_are_two_groups_and_without_decay_one_rate() -> None
     for decay in (0.0, 1.5, float("nan")):
         with pytest.raises(ValueError, match="above 0 and at most 1"):
             layerwise_rates(method.encoder, decay)
+
+
+class One(Method):
+    recipe = Recipe(optimizer="adamw", lr=0.1, weight_decay=0.5, batch_size=2)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = wrap(nn.Linear(3, 2), 3, 0)
+
+    def loss(self, views: Batch) -> Tensor:
+        return self.encoder(views["x"]).square().sum()
+
+
+def three_steps(optimizer: Optimizer, method: One, again: Optimizer) -> list[Tensor]:
+    """The weights after them; the third is made by another optimiser, which takes over the state."""
+    x = torch.rand(4, 3, generator=torch.Generator().manual_seed(0))
+    for step in range(3):
+        if step == 2:
+            again.load_state_dict(optimizer.state_dict())
+            optimizer = again
+        optimizer.zero_grad()
+        method.loss({"x": x}).backward()
+        optimizer.step()
+    return list(method.parameters())
+
+
+def made(name: Literal["adamw", "sgd", "lars"], method: One) -> Optimizer:
+    [optimizer] = make_optimizers(method, replace(One.recipe, optimizer=name)).values()
+    return optimizer
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_steps_and_what_is_restored_are_torchs(name: Literal["adamw", "sgd"]) -> None:
+    ours, theirs = One(), One()
+    theirs.load_state_dict(ours.state_dict())
+    settings = {"momentum": 0.9} if name == "sgd" else {}
+
+    def of_torch() -> Optimizer:
+        groups = [{"params": [p], "weight_decay": 0.5 if p.ndim > 1 else 0.0} for p in theirs.parameters()]
+        return (torch.optim.AdamW if name == "adamw" else torch.optim.SGD)(groups, lr=0.1, fused=True, **settings)
+
+    found = three_steps(made(name, ours), ours, made(name, ours))
+    for mine, other in zip(found, three_steps(of_torch(), theirs, of_torch()), strict=True):
+        assert mine.equal(other)
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "lars"])
+def test_training_does_without_torchs_compiler(name: Literal["adamw", "sgd", "lars"], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which every optimiser of torch imports, for two seconds, as soon as it is made."""
+    monkeypatch.setitem(sys.modules, "torch._dynamo", None)  # importing it is an error now
+    method = One()
+    before = [p.clone() for p in method.parameters()]
+    assert not any(a.equal(b) for a, b in zip(three_steps(made(name, method), method, made(name, method)), before, strict=True))

@@ -14,7 +14,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[
     """A function of a method: the path of data that it learns from, and the settings of `pretrain` that suit so little of it."""
     folder = tmp_path_factory.mktemp("material")
     rng = np.random.default_rng(0)
-    np.save(folder / "images.npy", rng.integers(0, 256, (64, 16, 16, 3), dtype=np.uint8))
+    np.save(folder / "images.npy", rng.integers(0, 256, (40, 16, 16, 3), dtype=np.uint8))
     words = [f"{a}{b}" for a in ("ba", "de", "ki", "lo", "mu") for b in ("n", "r", "s", "t", "x", "")]
     documents = ["\n".join(" ".join(rng.choice(words, rng.integers(4, 9))) + " ." for _ in range(6)) for _ in range(60)]
     (folder / "text.txt").write_text("\n\n".join(documents))

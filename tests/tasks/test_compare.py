@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 import selfsup
+from selfsup.cli import run
 from selfsup.data import open_data
 from selfsup.evaluation.features import embed_items
 from selfsup.evaluation.measures import rankme
@@ -189,11 +190,11 @@ def test_watched_items_are_those_that_are_scored_where_all_have_labels(
         "selfsup.tasks.judge.embed_items", lambda network, part, size: embedded.append(part) or embed_items(network, part, size)
     )
     judge = Judge(items, None)
-    run = finished / "runs/rotation-0"
-    found = judge.measure(run)
+    trained = finished / "runs/rotation-0"
+    found = judge.measure(trained)
     assert judge.watched == 20
     assert len(embedded) == 2 + unknown
-    z = embed_items(selfsup.load(run).network, judge._watched, 16)
+    z = embed_items(selfsup.load(trained).network, judge._watched, 16)
     assert found["rankme"] == pytest.approx(rankme(z), rel=1e-5)
 
 
@@ -215,10 +216,12 @@ def test_all_are_those_that_need_no_labels(photos: Path) -> None:
         (("--methods", "rotation", "--images", 10, "--test", "DATA"), "the same items to learn from and to score on"),
     ],
 )
-def test_mistakes_are_one_line(arguments: tuple[object, ...], message: str, photos: Path, tmp_path: Path) -> None:
-    arguments = tuple(photos if a == "DATA" else a for a in arguments)
-    done = subprocess.run(command(photos, *arguments, "--out", tmp_path / "c"), capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+def test_mistakes_are_one_line(
+    arguments: tuple[object, ...], message: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = tuple(photos if argument == "DATA" else argument for argument in arguments)
+    assert run(["compare", *map(str, (photos, *arguments, "--out", tmp_path / "c"))]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert len(said.strip().splitlines()) == 1
     assert not (tmp_path / "c").exists()

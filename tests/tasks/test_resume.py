@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from selfsup import cli
 from selfsup.data import open_data
+from selfsup.engine import loop
 from selfsup.engine.checkpoint import checkpoint_path, load_tensors, steps_saved
 from selfsup.engine.loop import Stopped
 from selfsup.method import Method
@@ -23,6 +25,7 @@ from selfsup.methods.simclr import SimCLR
 from selfsup.tasks.pretrain import pretrain
 
 STEPS = 6
+EVERY_STEP = 1e-7  # minutes between checkpoints
 
 
 @pytest.fixture(scope="module")
@@ -30,16 +33,6 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data") / "images.npy"
     np.save(path, np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), dtype=np.uint8))
     return path
-
-
-def selfsup(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "selfsup", *arguments]
-
-
-def start(method: str, data: Path | str, run: Path, *more: str) -> list[str]:
-    # A checkpoint after every step, so that there are several.
-    size = ["--batch-size", "10", "--steps", str(STEPS), "--checkpoint-minutes", "0.0000001"]
-    return selfsup("pretrain", method, str(data), "--out", str(run), *size, *more)
 
 
 def trace(run: Path) -> list[tuple[int, float]]:
@@ -51,7 +44,9 @@ def trace(run: Path) -> list[tuple[int, float]]:
 FORKING = """
 import json, os, sys
 import torch._dynamo  # an optimiser imports it, which takes seconds
+from selfsup.engine import loop
 from selfsup.tasks.pretrain import pretrain
+loop.MONITORS_A_RUN = 2
 for line in sys.stdin:
     child = os.fork()
     if child == 0:
@@ -72,13 +67,16 @@ def forking() -> Iterator[subprocess.Popen]:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_killed_and_resumed_equals_undisturbed(method: str, forking: Any, material: Any, tmp_path: Path) -> None:
+def test_killed_and_resumed_equals_undisturbed(
+    method: str, forking: Any, material: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "MONITORS_A_RUN", 2)  # they take longer than so short a training
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     data, settings = material(method)
     settings |= {"data": data, "method": method, "batch_size": 10, "steps": STEPS}
     pretrain(out=whole, quiet=True, **settings)
     # A checkpoint after every step, so that a kill falls on one; four steps are an epoch, so that the order of the data turns over.
-    forking.stdin.write(json.dumps({**settings, "out": str(broken), "checkpoint_minutes": 1e-7}) + "\n")
+    forking.stdin.write(json.dumps({**settings, "out": str(broken), "checkpoint_minutes": EVERY_STEP}) + "\n")
     forking.stdin.flush()
     child, checkpoints = int(forking.stdout.readline()), broken / "checkpoints"
 
@@ -104,21 +102,25 @@ def test_killed_and_resumed_equals_undisturbed(method: str, forking: Any, materi
     assert (whole / "encoder/model.safetensors").read_bytes() == (broken / "encoder/model.safetensors").read_bytes()
 
 
-def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(images: Path, tmp_path: Path) -> None:
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     whole, damaged = tmp_path / "whole", tmp_path / "damaged"
-    for run in (whole, damaged):
-        subprocess.run([*start("simclr", images, run), "--quiet"], check=True, capture_output=True)
+    pretrain(images, "moco", out=whole, batch_size=10, steps=STEPS, checkpoint_minutes=EVERY_STEP, quiet=True)
+    shutil.copytree(whole, damaged)
+    shutil.rmtree(damaged / "encoder")
     newest = checkpoint_path(damaged / "checkpoints", STEPS)
     data = bytearray((newest / "model.safetensors").read_bytes())
     data[-5] ^= 4
     (newest / "model.safetensors").write_bytes(data)
-    verified = subprocess.run(selfsup("verify", str(damaged)), capture_output=True, text=True, check=False)
-    assert verified.returncode == 4
-    assert "tensor" in verified.stderr
-    assert "Traceback" not in verified.stderr
-    resumed = subprocess.run(selfsup("pretrain", "--resume", str(damaged)), capture_output=True, text=True, check=True)
-    assert "damaged" in resumed.stderr
-    assert "using the checkpoint before it" in resumed.stderr
+    assert cli.run(["verify", str(damaged)]) == 4
+    said = capsys.readouterr().err
+    assert "tensor" in said
+    assert "Traceback" not in said
+    assert cli.run(["pretrain", "--resume", str(damaged)]) == 0
+    said = capsys.readouterr().err
+    assert "damaged" in said
+    assert "using the checkpoint before it" in said
     assert trace(damaged) == trace(whole)
     assert (whole / "encoder/model.safetensors").read_bytes() == (damaged / "encoder/model.safetensors").read_bytes()
 
@@ -138,8 +140,8 @@ def test_items_that_python_opened_are_gone_on_with_and_others_are_refused(images
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
 def test_a_signal_saves_and_says_so(number: signal.Signals, status: int, images: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    command = selfsup("pretrain", "simclr", str(images), "--out", str(run), "--batch-size", "10", "--steps", "20000", "--quiet")
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    command = ["pretrain", "rotation", str(images), "--out", str(run), "--batch-size", "10", "--steps", "20000", "--quiet"]
+    with subprocess.Popen([sys.executable, "-m", "selfsup", *command], stderr=subprocess.PIPE, text=True) as process:
         while not (run / "metrics.jsonl").exists():
             assert process.poll() is None
             time.sleep(0.01)
