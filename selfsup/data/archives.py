@@ -76,7 +76,8 @@ class Members:
 
     def sort_out(self, name: bytes, size: int, *, regular: bool) -> bool:
         """Count and name what cannot be used; whether the member may be an image."""
-        meant_as_image = suffix_of(name) in IMAGE_SUFFIXES or suffix_of(name) in UNSUPPORTED_SUFFIXES
+        suffix = suffix_of(name)
+        meant_as_image = suffix in IMAGE_SUFFIXES or suffix in UNSUPPORTED_SUFFIXES
         reason = unsafe(name)
         if reason is None and not regular:
             reason = "a link or device inside the archive"
@@ -113,20 +114,20 @@ class Members:
         if not inner:
             return names, where
         prefix = _find_folder(names, os.fsencode(inner).strip(b"/"), archive) + b"/"
-        rows = np.fromiter((i for i in range(len(names)) if names.raw(i).startswith(prefix)), np.int64)
+        rows = np.fromiter((i for i, name in enumerate(names.all_raw()) if name.startswith(prefix)), np.int64)
         self.scan.skipped = [s for s in self.scan.skipped if s[0].name.startswith(shown(prefix))]
-        return Names.of(names.raw(int(i))[len(prefix) :] for i in rows), where[rows]
+        return Names.of(name[len(prefix) :] for name in names.take(rows).all_raw()), where[rows]
 
 
 def _find_folder(names: Names, wanted: bytes, archive: Path) -> bytes:
     folders: set[bytes] = set()
     last = None
-    for i in range(len(names)):
-        folder = names.raw(i).rpartition(b"/")[0]
+    for name in names.all_raw():
+        folder = within = name.rpartition(b"/")[0]
         while folder and folder != last and folder not in folders:
             folders.add(folder)
             folder = folder.rpartition(b"/")[0]
-        last = names.raw(i).rpartition(b"/")[0]
+        last = within
     if wanted in folders:
         return wanted
     found = sorted(folder for folder in folders if folder.endswith(b"/" + wanted))
@@ -143,10 +144,10 @@ def common_folder(names: Names) -> bytes:
     if not len(names):
         return b""
     prefix = names.raw(0).rpartition(b"/")[0].split(b"/")
-    for i in range(1, len(names)):
+    for name in names.all_raw():
         if not prefix:
             return b""
-        parts = names.raw(i).rpartition(b"/")[0].split(b"/")
+        parts = name.rpartition(b"/")[0].split(b"/")
         while prefix and parts[: len(prefix)] != prefix:
             prefix.pop()
     return b"/".join([*prefix, b""]) if prefix and prefix != [b""] else b""

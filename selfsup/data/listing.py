@@ -5,9 +5,10 @@ own length plus 8.
 """
 
 import hashlib
+import re
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import overload
@@ -26,7 +27,8 @@ IMAGE_SUFFIXES = frozenset(b".jpg .jpeg .jpe .jfif .png .apng .webp .bmp .dib .t
 UNSUPPORTED_SUFFIXES = frozenset(
     b".heic .heif .avif .jp2 .j2k .jxl .psd .exr .hdr .dng .cr2 .nef .arw .dcm .svg .ico .tga .ppm .pgm .pbm .pcx .fits .eps".split()
 )
-_SYSTEM_FILES = frozenset([b"__macosx", b"thumbs.db", b"desktop.ini"])
+_HIDDEN = re.compile(rb"(?:\A|/)(?:\.(?!/|\Z)|(?:__macosx|thumbs\.db|desktop\.ini)(?:/|\Z))", re.IGNORECASE)
+_AT_ONCE = 65_536  # names whose places are Python's numbers at a time
 _LISTED_ONE_BY_ONE = 1000  # captions beside a million images are summed up per suffix beyond this many
 
 
@@ -52,6 +54,15 @@ class Names(Sequence[str]):
         """Name i as the bytes that the source gave."""
         row = i if self._rows is None else int(self._rows[i])
         return self._blob[int(self._ends[row - 1]) if row else 0 : int(self._ends[row])].tobytes()
+
+    def all_raw(self) -> Iterator[bytes]:
+        """All of them in turn, several times as fast as one by one."""
+        rows, blob = np.arange(len(self._ends)) if self._rows is None else self._rows, self._blob.data
+        for first in range(0, len(rows), _AT_ONCE):
+            part = rows[first : first + _AT_ONCE]
+            starts = np.where(part > 0, self._ends[part - 1], 0)
+            for start, end in zip(starts.tolist(), self._ends[part].tolist(), strict=True):
+                yield blob[start:end].tobytes()
 
     @overload
     def __getitem__(self, i: int) -> str: ...
@@ -156,7 +167,7 @@ def suffix_of(name: bytes) -> bytes:
 
 def is_hidden(name: bytes) -> bool:
     """Whether a part of the path is hidden or a file that an operating system left behind."""
-    return any((part.startswith(b".") and part != b".") or part.lower() in _SYSTEM_FILES for part in name.split(b"/"))
+    return _HIDDEN.search(name) is not None
 
 
 def unsafe(name: bytes) -> str | None:
@@ -187,8 +198,8 @@ def classes_by_folder(names: Names, prefix: bytes = b"") -> tuple[np.ndarray | N
     """
     numbers: dict[bytes, int] = {}
     labels = np.empty(len(names), np.int64)
-    for i in range(len(names)):
-        parent = names.raw(i)[len(prefix) :].rpartition(b"/")[0].rpartition(b"/")[2]
+    for i, name in enumerate(names.all_raw()):
+        parent = name[len(prefix) :].rpartition(b"/")[0].rpartition(b"/")[2]
         labels[i] = numbers.setdefault(parent, len(numbers)) if parent else -1
     if not numbers:
         return None, ()

@@ -26,6 +26,6 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[
         if describe(method).modality == "text":
             encoder = "gpt_nano" if method == "gpt" else "bert_tiny"
             return str(folder / "text.txt"), {"vocabulary_size": 300, "sequence_length": 16, "encoder": encoder}
-        return str(folder / "images.npy"), {}
+        return str(folder / "images.npy"), {"crops": 3} if method == "simclr" else {}
 
     return of
