@@ -12,12 +12,11 @@ from selfsup.engine.optim import clip_gradients
 from selfsup.method import Batch, Method, Update
 
 
-def channels_last(network: nn.Module) -> nn.Module:
-    """The network, its convolutions' weights laid out so that its maps are too: 1.2 to 1.5 times as fast on a CPU, the values as before."""
+def channels_last(network: nn.Module) -> None:
+    """Lay out the weights of convolutions so that their maps are laid out like that too: up to 1.5 times as fast on a CPU."""
     for p in network.parameters():
         if p.ndim == 4:
             p.data = p.data.contiguous(memory_format=torch.channels_last)
-    return network
 
 
 class NotFiniteError(ArithmeticError):
