@@ -72,7 +72,7 @@ def test_killed_and_resumed_equals_undisturbed(
 ) -> None:
     monkeypatch.setattr(loop, "MONITORS_A_RUN", 2)  # they take longer than so short a training
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    data, settings = material(method)
+    data, settings = material(method, 40)
     settings |= {"data": data, "method": method, "batch_size": 10, "steps": STEPS}
     pretrain(out=whole, quiet=True, **settings)
     # A checkpoint after every step, so that a kill falls on one; four steps are an epoch, so that the order of the data turns over.

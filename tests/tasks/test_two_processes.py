@@ -112,19 +112,20 @@ def test_two_processes_equal_one(
         torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
 
 
-def test_a_killed_process_is_survived(images: Path, tmp_path: Path) -> None:
+def test_a_killed_process_is_survived(images: Path, both: Any, tmp_path: Path) -> None:
     """The supervisor ends the other one, starts both again from the newest checkpoint, and the weights are those of an undisturbed run."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    more = ("--checkpoint-minutes", "0.0000001")
-    done = subprocess.run(command("moco", images, whole, 2, 12, *more), check=True, capture_output=True, text=True)
-    assert done.stdout == f"{whole}\n"
-    with subprocess.Popen(command("moco", images, broken, 2, 12, *more), stderr=subprocess.PIPE, text=True) as supervisor:
+    both(data=images, method="moco", out=whole, batch_size=16, steps=12, precision="fp32", optimizer="sgd", lr=2e-3)
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    often = ("--checkpoint-minutes", "0.0000001")
+    with subprocess.Popen(command("moco", images, broken, 2, 12, *often), **streams) as supervisor:  # type: ignore[call-overload]
         while len(steps_saved(broken / "checkpoints")) < 2:
             assert supervisor.poll() is None
             time.sleep(0.005)
         os.kill(_workers_of(supervisor.pid)[-1], signal.SIGKILL)
-        _, errors = supervisor.communicate(timeout=120)
+        said, errors = supervisor.communicate(timeout=120)
     assert supervisor.returncode == 0, errors
+    assert said == f"{broken}\n"
     assert "starting all again from the newest checkpoint" in errors
     assert losses(broken) == losses(whole)
     assert (whole / "encoder/model.safetensors").read_bytes() == (broken / "encoder/model.safetensors").read_bytes()
