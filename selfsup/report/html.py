@@ -4,6 +4,7 @@ import base64
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ def write_page(
     return page
 
 
+@cache  # templates are compiled once, which takes as long as all the rest of a small page
 def _environment() -> Environment:
     # Autoescape is off by default in Jinja2; every name on these pages comes from somebody's files.
     environment = Environment(
