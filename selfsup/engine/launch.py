@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 
 from selfsup.engine.checkpoint import steps_saved
+from selfsup.engine.signals import handling
 
 GRACE_SECONDS = 20.0  # between asking a process to end and ending it
 LAST_WORDS = (0, 2, 3, 4, 5, 75, 130)  # statuses that another start would only repeat: done, usage, bad data, damage, diverged, stopped
@@ -163,12 +164,8 @@ def _forward_signals(workers: list[subprocess.Popen[Any]]) -> Any:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(worker.pid, number)
 
-    old = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
-    try:
+    with handling(forward, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         yield passed
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
 
 
 def _free_port() -> int:

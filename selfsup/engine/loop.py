@@ -2,7 +2,6 @@
 
 import math
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from selfsup.engine.checkpoint import checkpoint_path, prune, remove_leftovers, 
 from selfsup.engine.log import MetricsFile, Progress, peak_mib, write_status
 from selfsup.engine.micro import MicroBatches
 from selfsup.engine.optim import learning_rate, make_optimizers, set_learning_rate
+from selfsup.engine.signals import handling
 from selfsup.engine.state import State, optimizer_tensors, restore, unique_state
 from selfsup.engine.train import NotFiniteError, channels_last, chunk_views, train_step
 from selfsup.method import Batch, Method, Recipe
@@ -97,8 +97,7 @@ def fit(
     """
     progress = progress or Progress(quiet=True)
     method.to(device=device)
-    if device.type != "mps":
-        channels_last(method)
+    channels_last(method)
     micro = MicroBatches(method, training.micro_batch) if training.micro_batch else None
     optimizers = make_optimizers(method, training.recipe)
     checkpoints = run / "checkpoints"
@@ -206,21 +205,14 @@ def _layout(x: Tensor) -> Tensor:
 def _catch_signals() -> Iterator[list[int]]:
     """Collect SIGINT, SIGTERM and SIGUSR1, so that the step is finished first; a second SIGINT ends at once."""
     caught: list[int] = []
-    if threading.current_thread() is not threading.main_thread():  # Python allows handlers in the main thread only
-        yield caught
-        return
 
     def handle(number: int, _frame: Any) -> None:
         if caught and number == signal.SIGINT:
             raise KeyboardInterrupt
         caught.append(int(number))
 
-    old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
-    try:
+    with handling(handle, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         yield caught
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
 
 
 class _Keeper:

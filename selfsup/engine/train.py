@@ -13,9 +13,9 @@ from selfsup.method import Batch, Method, Update
 
 
 def channels_last(network: nn.Module) -> None:
-    """Lay out the weights of convolutions so that their maps are laid out like that too: up to 1.5 times as fast on a CPU."""
+    """Lay out the weights of convolutions so that their maps are laid out like that too: up to 1.5 times as fast on a CPU; not on mps."""
     for p in network.parameters():
-        if p.ndim == 4:
+        if p.ndim == 4 and p.device.type != "mps":
             p.data = p.data.contiguous(memory_format=torch.channels_last)
 
 

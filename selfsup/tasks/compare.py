@@ -9,7 +9,6 @@ import shlex
 import shutil
 import signal
 import sys
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from selfsup.engine.checkpoint import read_json, replace_file
 from selfsup.engine.launch import run_alone
 from selfsup.engine.log import Progress
 from selfsup.engine.loop import Stopped
+from selfsup.engine.signals import handling
 from selfsup.evaluation.contest import summarise
 from selfsup.method import Recipe
 from selfsup.tasks.contest_plan import create_contest, fingerprints, open_part, options_of
@@ -145,19 +145,12 @@ def _hold(folder: Path, progress: Progress) -> None:
 @contextmanager
 def _stoppable() -> Iterator[None]:
     """A signal raises Stopped wherever it comes, as what is not written yet is done again; while a run trains, that run gets it."""
-    if threading.current_thread() is not threading.main_thread():  # Python allows handlers in the main thread only
-        yield
-        return
 
     def stop(number: int, _frame: Any) -> None:
         raise Stopped(number)
 
-    old = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handling(stop, signal.SIGINT, signal.SIGTERM):
         yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:

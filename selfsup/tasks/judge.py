@@ -42,7 +42,7 @@ class Judge:
     def __init__(self, items: Items, test: Items | None) -> None:
         self.items = items
         order = np.random.default_rng(0).permutation(len(items))
-        self._watched = items.subset(np.sort(order[:WATCHED]))
+        self._watched = _some(items, WATCHED)
         self._rows: np.ndarray | None = None
         all_labelled = items.labels is not None and bool((items.labels >= 0).all())
         self.parts: tuple[Items, Items] | None = None
@@ -55,7 +55,7 @@ class Judge:
             train, test, _ = matched(items.subset(np.sort(labelled[split:][:LARGEST_TRAIN])), items.subset(np.sort(labelled[:split])))
             self.parts = train, test
         if self.parts is not None and all_labelled and len(self.parts[0]) >= WATCHED:  # a part of what is embedded to score
-            self._rows = np.sort(np.random.default_rng(0).permutation(len(self.parts[0]))[:WATCHED])
+            self._rows = _drawn(len(self.parts[0]), WATCHED)
             self._watched = self.parts[0].subset(self._rows)
         self.watched = len(self._watched)
         self.counts = None if self.parts is None else tuple(len(part) for part in self.parts)
@@ -136,7 +136,12 @@ def _scores(vectors: tuple[Tensor, Tensor], parts: tuple[Items, Items]) -> dict[
 
 
 def _some(items: Items, largest: int) -> Items:
-    return items.subset(np.sort(np.random.default_rng(0).permutation(len(items))[:largest]))
+    return items.subset(_drawn(len(items), largest))
+
+
+def _drawn(count: int, largest: int) -> np.ndarray:
+    """Numbers of `largest` of so many items, the same each time, in their order."""
+    return np.sort(np.random.default_rng(0).permutation(count)[:largest])
 
 
 def _finite(value: float) -> float | None:

@@ -170,7 +170,7 @@ def make_config(
             "precision": "bf16" if bf16 else "fp32",
             "seed": seed,
             "devices": devices,
-            "device": device.type,
+            "device": str(device),
             "threads": torch.get_num_threads(),
         },
         "versions": {

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from selfsup.data import Items, Loader, open_data
@@ -211,14 +212,12 @@ def pretrain(
         seed=seed,
         devices=processes,
         precision=precision,
-        device=where,
+        device=where if one_of_several else torch.device(where.type),  # any GPU will do, also where the run goes on
         accumulate=accumulate,
         micro_batch=micro_batch,
         checkpoint_minutes=checkpoint_minutes,
         settings=settings,
     )
-    if one_of_several:
-        config["training"]["device"] = str(where)  # otherwise any GPU will do, also where the run goes on
     if begun is not None:
         config = begun.taken_over(config, items)
     network = None if isinstance(encoder, str) else encoder

@@ -43,7 +43,6 @@ def trace(run: Path) -> list[tuple[int, float]]:
 # Starting a process costs more than training here, so those that are to be killed are forked from one that has imported everything.
 FORKING = """
 import json, os, sys
-import torch._dynamo  # an optimiser imports it, which takes seconds
 from selfsup.engine import loop
 from selfsup.tasks.pretrain import pretrain
 loop.MONITORS_A_RUN = 2
