@@ -83,18 +83,19 @@ def test_the_number_of_workers_changes_nothing(photos: Callable[..., Path]) -> N
 
 def test_a_killed_worker_is_replaced_at_the_same_place(photos: Callable[..., Path]) -> None:
     items = open_data(photos(per_class=6), cache=False)
-    truth = list(islice(Loader(items, 4, seed=2), 12))
+    truth = Loader(items, 4, seed=2)
     before = children()
     loader = iter(Loader(items, 4, seed=2, workers=2))
-    batches = []
-    for step in range(12):
-        batches.append(next(loader))
-        if step in (2, 5, 8):
-            os.kill(sorted(children() - before)[0], signal.SIGKILL)
-    for batch, expected in zip(batches, truth, strict=True):
-        torch.testing.assert_close(batch["image"], expected["image"], rtol=0, atol=0)
+    kills = 0
+    for step, expected in enumerate(islice(truth, 60)):
+        torch.testing.assert_close(next(loader)["image"], expected["image"], rtol=0, atol=0)
+        # Batches made before may hide that both are dead: they are replaced when the next answer is waited for.
+        if step % 3 == 2 and kills < 3 and (alive := children() - before):
+            os.kill(min(alive), signal.SIGKILL)
+            kills += 1
+    assert kills == 3
     loader.close()  # type: ignore[attr-defined]
-    assert children() == before
+    assert children() <= before
 
 
 def children() -> set[int]:
