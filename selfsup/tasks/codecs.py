@@ -61,7 +61,10 @@ def measure(images: Sequence[UInt8[np.ndarray, "_ _ _"]], codec: Codec, quality:
 
 
 def at_size(images: Sequence[UInt8[np.ndarray, "_ _ _"]], codec: Codec, budget: float, counted: Counted) -> Point:
-    """The best setting, the same for all images, whose bytes are at most `budget`; the smallest setting where none is."""
+    """The best setting, the same for all images, whose bytes are at most `budget`; the smallest setting where none is.
+
+    Found by halving, as bytes grow with the setting; those of a few small images may not at every step, and then it is one of the best.
+    """
     low, high = QUALITIES[codec]
     while low < high:
         middle = (low + high + 1) // 2
