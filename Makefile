@@ -17,7 +17,7 @@ demo: $(VENV)/ready-demo
 
 test: $(VENV)/ready-test
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyrefly check
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadgroup
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "selfsup needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; name another: make PYTHON=python3.12 ...")'

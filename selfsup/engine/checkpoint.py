@@ -26,14 +26,17 @@ class DamagedError(ValueError):
     """A stored file is not what was written; the message names the file and the tensor."""
 
 
-def _digest(data: bytes | memoryview) -> str:
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
+def _digest(*parts: bytes | memoryview) -> str:
+    found = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        found.update(part)
+    return found.hexdigest()
 
 
 def _tensor_digest(tensor: Tensor) -> str:
     head = f"{tensor.dtype} {list(tensor.shape)} ".encode()
     flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-    return _digest(head + flat.numpy().tobytes())
+    return _digest(head, flat.numpy().data)
 
 
 def write_file(path: Path, data: bytes) -> None:

@@ -27,6 +27,7 @@ SMALL = {
     "cpc": {"grid": 4, "nearest": 1, "farthest": 2},
     "instance_discrimination": {"queue_size": 16},
     "moco": {"queue_size": 16},
+    "ijepa": {"predictor_depth": 1, "predictor_width": 32},
 }
 BESIDE: dict[tuple[str, str], dict[str, Any]] = {
     ("instance_discrimination", "noise"): {"dictionary": "bank"},

@@ -23,8 +23,6 @@ from selfsup.tasks.compare import read_rows
 from selfsup.tasks.contest_plan import chosen_methods
 from selfsup.tasks.judge import Judge
 
-pytestmark = pytest.mark.xdist_group("contest")  # one process, as what they start from takes half a minute
-
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from selfsup import cli
+from selfsup import cli, report
 from selfsup.data import open_data
 from selfsup.engine import loop
 from selfsup.engine.checkpoint import checkpoint_path, load_tensors, steps_saved
@@ -73,7 +73,9 @@ def test_killed_and_resumed_equals_undisturbed(
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     data, settings = material(method, 40)
     settings |= {"data": data, "method": method, "batch_size": 10, "steps": STEPS}
-    pretrain(out=whole, quiet=True, **settings)
+    with monkeypatch.context() as once:
+        once.setattr(report, "write_report", lambda run: run)  # the resumed run has a page
+        pretrain(out=whole, quiet=True, **settings)
     # A checkpoint after every step, so that a kill falls on one; four steps are an epoch, so that the order of the data turns over.
     forking.stdin.write(json.dumps({**settings, "out": str(broken), "checkpoint_minutes": EVERY_STEP}) + "\n")
     forking.stdin.flush()
@@ -99,6 +101,7 @@ def test_killed_and_resumed_equals_undisturbed(
         for name in a:
             assert np.array_equal(a[name].float().numpy(), b[name].float().numpy()), name
     assert (whole / "encoder/model.safetensors").read_bytes() == (broken / "encoder/model.safetensors").read_bytes()
+    assert (broken / "report.html").is_file()
 
 
 def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(
