@@ -313,7 +313,7 @@ def one_of_two_processes(number: int, folder: Path) -> None:
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from pathlib import Path; import test_losses as t; "
     runs = [subprocess.Popen([sys.executable, "-c", code + f"t.one_of_two_processes({i}, Path({str(tmp_path)!r}))"]) for i in range(2)]
-    assert [run.wait(timeout=60) for run in runs] == [0, 0]
+    assert [run.wait(timeout=120) for run in runs] == [0, 0]
     for name in LOSSES:
         w, loss = weight_and_loss(name, slice(None))
         [grad] = gradients(loss, w)

@@ -140,7 +140,7 @@ def test_leaving_a_loader_ends_its_thread() -> None:
     end = time.time() + 5
     while threading.active_count() > before and time.time() < end:
         time.sleep(0.01)
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
 
 
 def test_mistakes_are_named() -> None:
