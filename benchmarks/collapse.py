@@ -93,7 +93,9 @@ def main() -> None:
     runs = [(f"{method}, seed {seed}", {"method": method, "seed": seed}, True) for seed in arguments.seeds for method in HEALTHY]
     runs += [(name, {"seed": arguments.seeds[-1], **how}, False) for name, how in SABOTAGED.items()]
     lines = read_lines(arguments.out)
-    done = {line["run"] for line in lines}
+    done, names = {line["run"] for line in lines}, [name for name, _, _ in runs]
+    if unknown := set(arguments.only or ()) - set(names):
+        parser.error(f"no run is named {', '.join(sorted(unknown))}; there are: {'; '.join(names)}")
     for name, how, healthy in runs:
         if name in done or (arguments.only and name not in arguments.only):
             continue
