@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "selfsup"
-# Each room and what it may import of the others; method.py, abilities.py, distributed.py and losses.py are everybody's.
-COMMON = {"method", "abilities", "distributed", "losses"}
+# Each room and what it may import of the others; method.py, abilities.py, distributed.py, locks.py and losses.py are everybody's.
+COMMON = {"method", "abilities", "distributed", "locks", "losses"}
 MAY = {
     "data": set(),
     "views": set(),

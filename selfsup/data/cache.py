@@ -4,20 +4,16 @@ An entry is whole or absent. Two builders of one entry wait for each other by a 
 dies; where a file system has no such locks both build, and the first to rename wins.
 """
 
-import contextlib
 import errno
 import json
 import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from selfsup.locks import locked
 
 _CONTENTS = "contents.json"
 _TEMPORARY = ".building-"
@@ -49,7 +45,7 @@ def entry(root: Path, key: str, build: Callable[[Path], None], nbytes: int = 0) 
         return final
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with _locked(root / f"{key}.lock"):
+        with locked(root / f"{key}.lock"):
             _remove_left_overs(root, key)
             if not _is_whole(final):
                 _build(root, key, build, nbytes)
@@ -117,30 +113,13 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
-@contextlib.contextmanager
-def _locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Hold the lock of a file; yields whether it is held."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        held = False
-        if fcntl is not None:
-            with contextlib.suppress(OSError):  # no locks on this file system, or somebody holds it
-                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-                held = True
-        yield held
-    finally:
-        os.close(handle)
-
-
 def _remove_left_overs(root: Path, own_key: str) -> None:
     """Folders whose builder died; a living one holds its lock. Called while holding the lock of `own_key`."""
-    if fcntl is None:
-        return
     for left in root.glob(f"*{_TEMPORARY}*"):
         key = left.name.partition(_TEMPORARY)[0]
         if key == own_key:
             shutil.rmtree(left, ignore_errors=True)
         else:
-            with _locked(root / f"{key}.lock", wait=False) as held:
+            with locked(root / f"{key}.lock", wait=False) as held:
                 if held:
                     shutil.rmtree(left, ignore_errors=True)

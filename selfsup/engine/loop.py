@@ -21,6 +21,7 @@ from selfsup.engine.optim import learning_rate, make_optimizers, set_learning_ra
 from selfsup.engine.signals import handling
 from selfsup.engine.state import State, optimizer_tensors, restore, unique_state
 from selfsup.engine.train import NotFiniteError, channels_last, chunk_views, train_step
+from selfsup.locks import locked
 from selfsup.method import Batch, Method, Recipe
 
 MONITORS_A_RUN = 10
@@ -91,6 +92,7 @@ def fit(
         Where the run ended.
 
     Raises:
+        ValueError: another process is training this run.
         NotFiniteError: says which update; the last good checkpoint is kept.
         Stopped: a signal came; the run has been saved.
         OSError: the last checkpoint could not be written.
@@ -98,16 +100,16 @@ def fit(
     progress = progress or Progress(quiet=True)
     method.to(device=device)
     channels_last(method)
-    micro = MicroBatches(method, training.micro_batch) if training.micro_batch else None
     optimizers = make_optimizers(method, training.recipe)
-    checkpoints = run / "checkpoints"
-    if rank() == 0:
-        checkpoints.mkdir(exist_ok=True)
-        remove_leftovers(checkpoints)
-    state = restore(method, optimizers, checkpoints, progress)
-    metrics = MetricsFile(run / "metrics.jsonl", state.step) if rank() == 0 else None
-    keeper = _Keeper(method, optimizers, training, run, state, metrics, progress)
-    with _catch_signals() as caught:
+    with _alone(run), _catch_signals() as caught:
+        checkpoints = run / "checkpoints"
+        if rank() == 0:
+            checkpoints.mkdir(exist_ok=True)
+            remove_leftovers(checkpoints)
+        state = restore(method, optimizers, checkpoints, progress)
+        metrics = MetricsFile(run / "metrics.jsonl", state.step) if rank() == 0 else None
+        keeper = _Keeper(method, optimizers, training, run, state, metrics, progress)
+        micro = MicroBatches(method, training.micro_batch) if training.micro_batch else None
         try:
             _steps(method, optimizers, training, keeper, batches, device, monitor, caught, micro)
         except NotFiniteError as error:
@@ -126,8 +128,20 @@ def fit(
             if metrics:
                 metrics.flush()
             progress.close()
-    keeper.status("finished")
+        keeper.status("finished")
     return state
+
+
+@contextmanager
+def _alone(run: Path) -> Iterator[None]:
+    """Refuse a run that another process is training: each would write over the other's files."""
+    if rank() > 0:
+        yield
+        return
+    with locked(run, wait=False) as held:
+        if held is False:
+            raise ValueError(f"{run}: another process is training it; wait until it has ended, or stop it")
+        yield
 
 
 def _steps(

@@ -25,6 +25,7 @@ from selfsup.engine.log import Progress
 from selfsup.engine.loop import Stopped
 from selfsup.engine.signals import handling
 from selfsup.evaluation.contest import summarise
+from selfsup.locks import locked
 from selfsup.method import Recipe
 from selfsup.tasks.contest_plan import create_contest, fingerprints, open_part, options_of
 from selfsup.tasks.judge import Judge
@@ -91,7 +92,7 @@ def compare(
         The contest; a method that fails is named with its reason, and the others go on.
 
     Raises:
-        ValueError: arguments that do not fit together or the data.
+        ValueError: arguments that do not fit together or the data; another process holds this contest.
         Stopped: a signal came; the contest can be resumed.
     """
     progress = Progress(quiet=quiet)
@@ -110,7 +111,9 @@ def compare(
         settings = {"encoder": encoder, "image_size": image_size, "device": device}
         folder = create_contest(data, methods, minutes=minutes, images=images, seeds=seeds, test=test, out=out, settings=settings)
     try:
-        with _stoppable():
+        with _stoppable(), locked(folder, wait=False) as held:
+            if held is False:
+                raise ValueError(f"{folder}: another process is holding this contest; wait until it has ended, or stop it")
             _hold(folder, progress)
     except Stopped:
         progress.say(f"stopped; go on with: selfsup compare --resume {shlex.quote(str(folder))}")
@@ -134,6 +137,7 @@ def _hold(folder: Path, progress: Progress) -> None:
     replace_file(folder / "results.jsonl", whole.encode())  # without a line that was cut short, which the next would only lengthen
     for method, seed in _missing(folder, plan):
         progress.say(f"{method}, seed {seed}: {_budget(plan)}")
+        _await_others(folder / "runs" / f"{method}-{seed}", progress)
         row = _run(folder, plan, method, seed, judge)
         with (folder / "results.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
@@ -173,6 +177,18 @@ def _missing(folder: Path, plan: Mapping[str, Any]) -> Iterator[tuple[str, int]]
         for method in plan["methods"]:
             if (method, seed) not in done:
                 yield method, seed
+
+
+def _await_others(run: Path, progress: Progress) -> None:
+    """The training of a contest that was killed ends by itself, after its step and its checkpoint."""
+    if not run.is_dir():
+        return
+    with locked(run, wait=False) as held:
+        if held is not False:
+            return
+    progress.say("  waits until the training that the killed contest began has ended")
+    with locked(run):
+        pass
 
 
 def _run(folder: Path, plan: Mapping[str, Any], method: str, seed: int, judge: Judge) -> dict[str, Any]:

@@ -6,9 +6,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +22,8 @@ from selfsup.cli import run
 from selfsup.data import open_data
 from selfsup.evaluation.features import embed_items
 from selfsup.evaluation.measures import rankme
+from selfsup.locks import locked
+from selfsup.tasks import compare
 from selfsup.tasks.compare import read_rows
 from selfsup.tasks.contest_plan import chosen_methods
 from selfsup.tasks.judge import Judge
@@ -99,13 +104,40 @@ def test_a_killed_contest_goes_on_where_it_was(finished: Path, tmp_path: Path) -
         os.kill(process.pid, signal.SIGKILL)  # alone: the training must notice by itself
     with (out / "results.jsonl").open("a") as file:
         file.write('{"method": "rotation", "se')  # as a kill while writing leaves it
-    deadline = time.monotonic() + 30
-    while any("runs/rotation-1" in " ".join(line) for line in _commands()):
-        assert time.monotonic() < deadline, "the training outlived its contest"
-        time.sleep(0.05)
     subprocess.run(again, check=True, capture_output=True)
     figures = ("method", "seed", "images", "rankme", "lidar", "knn_top1")
     assert [[row[f] for f in figures] for row in read_rows(out)] == [[row[f] for f in figures] for row in read_rows(finished)]
+    steps = [line["step"] for line in map(json.loads, (out / "runs/rotation-1/metrics.jsonl").read_text().splitlines()) if "loss" in line]
+    assert steps == sorted(set(steps)), "two processes trained it at once"
+
+
+def test_a_contest_that_another_process_holds_is_left_alone(finished: Path) -> None:
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    with locked(finished), pytest.raises(ValueError, match="another process is holding this contest"):
+        selfsup.compare(resume=finished, quiet=True)
+    assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
+
+
+def test_it_waits_for_a_training_that_a_killed_contest_left_behind(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "contest"
+    shutil.copytree(finished, out)
+    *others, last = (finished / "results.jsonl").read_text().splitlines(keepends=True)
+    (out / "results.jsonl").write_text("".join(others))
+
+    def run_of(folder: Path, _plan: Any, method: str, seed: int, _judge: Any) -> dict[str, Any]:
+        with locked(folder / f"runs/{method}-{seed}", wait=False) as held:
+            assert held, "somebody trains it"
+        return json.loads(last)
+
+    monkeypatch.setattr(compare, "_run", run_of)
+    left_behind = ExitStack()
+    left_behind.enter_context(locked(out / "runs/simsiam-1"))
+    threading.Timer(0.5, left_behind.close).start()
+    selfsup.compare(resume=out)
+    assert "waits until the training" in capsys.readouterr().err
+    assert read_rows(out) == read_rows(finished)
 
 
 def test_what_would_mix_two_contests_is_refused(photos: Path, finished: Path, tmp_path: Path) -> None:
@@ -147,16 +179,6 @@ def test_a_run_that_was_killed_is_tried_again_and_counts_once(finished: Path, tm
         (row["method"], row["seed"], "finished") for row in whole
     )
     assert [result["methods"][m]["runs"] for m in ("rotation", "simsiam")] == [2, 2]
-
-
-def _commands() -> list[list[str]]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            found.append(path.read_text().split("\0"))
-        except OSError:
-            continue
-    return found
 
 
 def test_a_method_that_cannot_run_is_named_and_the_others_go_on(tmp_path: Path) -> None:

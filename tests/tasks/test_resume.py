@@ -18,6 +18,7 @@ from selfsup.data import open_data
 from selfsup.engine import loop
 from selfsup.engine.checkpoint import checkpoint_path, load_tensors, steps_saved
 from selfsup.engine.loop import Stopped
+from selfsup.locks import locked
 from selfsup.method import Method
 from selfsup.methods import METHODS
 from selfsup.methods.simclr import SimCLR
@@ -135,6 +136,17 @@ def test_items_that_python_opened_are_gone_on_with_and_others_are_refused(images
     pretrain(items, resume=run, quiet=True)
     again = load_tensors(checkpoint_path(run / "checkpoints", 2), "model")
     assert all(whole[name].equal(again[name]) for name in whole)
+
+
+def test_a_run_that_another_process_trains_is_left_alone(images: Path, tmp_path: Path) -> None:
+    run = pretrain(images, "rotation", out=tmp_path / "run", batch_size=10, steps=2, quiet=True).path
+    shutil.rmtree(checkpoint_path(run / "checkpoints", 2))
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with locked(run), pytest.raises(ValueError, match="another process is training it"):
+        pretrain(resume=run, quiet=True)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    pretrain(resume=run, quiet=True)
+    assert steps_saved(run / "checkpoints") == [2]
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
