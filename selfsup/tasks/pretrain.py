@@ -153,7 +153,7 @@ def pretrain(
         The run; of a dry run, its plan and the picture of the views only.
 
     Raises:
-        ValueError: arguments that do not fit together, the data or the method.
+        ValueError: arguments that do not fit together, the data or the method; another process is training the run that is resumed.
         BadDataError: too many unreadable files.
         NotFiniteError: the loss was NaN or infinite.
         Stopped: a signal came; the run has been saved.
