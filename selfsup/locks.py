@@ -33,3 +33,20 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool | None]:
         yield held
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def alone(folder: Path, doing: str) -> Iterator[None]:
+    """Hold the lock of a folder that two processes at once would write over each other's files in.
+
+    Args:
+        folder: which is there.
+        doing: what the other one is doing, for the message.
+
+    Raises:
+        ValueError: another process holds it.
+    """
+    with locked(folder, wait=False) as held:
+        if held is False:
+            raise ValueError(f"{folder}: another process is {doing}; wait until it has ended, or stop it")
+        yield

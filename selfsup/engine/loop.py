@@ -4,7 +4,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from selfsup.engine.optim import learning_rate, make_optimizers, set_learning_ra
 from selfsup.engine.signals import handling
 from selfsup.engine.state import State, optimizer_tensors, restore, unique_state
 from selfsup.engine.train import NotFiniteError, channels_last, chunk_views, train_step
-from selfsup.locks import locked
+from selfsup.locks import alone
 from selfsup.method import Batch, Method, Recipe
 
 MONITORS_A_RUN = 10
@@ -101,7 +101,7 @@ def fit(
     method.to(device=device)
     channels_last(method)
     optimizers = make_optimizers(method, training.recipe)
-    with _alone(run), _catch_signals() as caught:
+    with alone(run, "training it") if rank() == 0 else nullcontext(), _catch_signals() as caught:
         checkpoints = run / "checkpoints"
         if rank() == 0:
             checkpoints.mkdir(exist_ok=True)
@@ -130,18 +130,6 @@ def fit(
             progress.close()
         keeper.status("finished")
     return state
-
-
-@contextmanager
-def _alone(run: Path) -> Iterator[None]:
-    """Refuse a run that another process is training: each would write over the other's files."""
-    if rank() > 0:
-        yield
-        return
-    with locked(run, wait=False) as held:
-        if held is False:
-            raise ValueError(f"{run}: another process is training it; wait until it has ended, or stop it")
-        yield
 
 
 def _steps(

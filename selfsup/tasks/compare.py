@@ -25,7 +25,7 @@ from selfsup.engine.log import Progress
 from selfsup.engine.loop import Stopped
 from selfsup.engine.signals import handling
 from selfsup.evaluation.contest import summarise
-from selfsup.locks import locked
+from selfsup.locks import alone, locked
 from selfsup.method import Recipe
 from selfsup.tasks.contest_plan import create_contest, fingerprints, open_part, options_of
 from selfsup.tasks.judge import Judge
@@ -111,9 +111,7 @@ def compare(
         settings = {"encoder": encoder, "image_size": image_size, "device": device}
         folder = create_contest(data, methods, minutes=minutes, images=images, seeds=seeds, test=test, out=out, settings=settings)
     try:
-        with _stoppable(), locked(folder, wait=False) as held:
-            if held is False:
-                raise ValueError(f"{folder}: another process is holding this contest; wait until it has ended, or stop it")
+        with _stoppable(), alone(folder, "holding this contest"):
             _hold(folder, progress)
     except Stopped:
         progress.say(f"stopped; go on with: selfsup compare --resume {shlex.quote(str(folder))}")
