@@ -87,15 +87,16 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="names of runs, for a quick look")
     parser.add_argument("--out", type=Path, required=True, help="JSON lines; what is in it is not done again")
     arguments = parser.parse_args()
+    runs = [(f"{method}, seed {seed}", {"method": method, "seed": seed}, True) for seed in arguments.seeds for method in HEALTHY]
+    runs += [(name, {"seed": arguments.seeds[-1], **how}, False) for name, how in SABOTAGED.items()]
+    names = [name for name, _, _ in runs]
+    if unknown := set(arguments.only or ()) - set(names):
+        parser.error(f"no run is named {', '.join(sorted(unknown))}; there are: {'; '.join(names)}")
     facts = setting()
     announce(facts)
     items = open_data(inner_folder(arguments.data, "train"), image_size=SIZE)
-    runs = [(f"{method}, seed {seed}", {"method": method, "seed": seed}, True) for seed in arguments.seeds for method in HEALTHY]
-    runs += [(name, {"seed": arguments.seeds[-1], **how}, False) for name, how in SABOTAGED.items()]
     lines = read_lines(arguments.out)
-    done, names = {line["run"] for line in lines}, [name for name, _, _ in runs]
-    if unknown := set(arguments.only or ()) - set(names):
-        parser.error(f"no run is named {', '.join(sorted(unknown))}; there are: {'; '.join(names)}")
+    done = {line["run"] for line in lines}
     for name, how, healthy in runs:
         if name in done or (arguments.only and name not in arguments.only):
             continue

@@ -133,7 +133,8 @@ def _hold(folder: Path, progress: Progress) -> None:
     judge = Judge(items, test)
     whole = "".join(json.dumps(row) + "\n" for row in read_rows(folder))
     replace_file(folder / "results.jsonl", whole.encode())  # without a line that was cut short, which the next would only lengthen
-    for method, seed in _missing(folder, plan):
+    missing = list(_missing(folder, plan))
+    for method, seed in missing:
         progress.say(f"{method}, seed {seed}: {_budget(plan)}")
         _await_others(folder / "runs" / f"{method}-{seed}", progress)
         row = _run(folder, plan, method, seed, judge)
@@ -141,7 +142,8 @@ def _hold(folder: Path, progress: Progress) -> None:
             file.write(json.dumps(row) + "\n")
         progress.say(_in_words(row))
         _write(folder, plan, judge)
-    _write(folder, plan, judge)
+    if not missing:
+        _write(folder, plan, judge)
 
 
 @contextmanager

@@ -41,7 +41,6 @@ class Judge:
 
     def __init__(self, items: Items, test: Items | None) -> None:
         self.items = items
-        order = np.random.default_rng(0).permutation(len(items))
         self._watched = _some(items, WATCHED)
         self._rows: np.ndarray | None = None
         all_labelled = items.labels is not None and bool((items.labels >= 0).all())
@@ -50,6 +49,7 @@ class Judge:
             train, test, _ = matched(items, test)
             self.parts = _some(train, LARGEST_TRAIN), _some(test, LARGEST_TEST)
         elif items.labels is not None and len(np.unique(items.labels[items.labels >= 0])) > 1 and (items.labels >= 0).sum() >= 5:
+            order = np.random.default_rng(0).permutation(len(items))
             labelled = order[items.labels[order] >= 0]
             split = min(len(labelled) // 5, LARGEST_TEST)
             train, test, _ = matched(items.subset(np.sort(labelled[split:][:LARGEST_TRAIN])), items.subset(np.sort(labelled[:split])))
