@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from common import HERE, announce, interleaved, median, now, run_child, setting, table, write_json
 
-from selfsup.data.text import open_text
+from selfsup.data.text.texts import open_text
 
 CONTENDERS = ("trainer", "trainer-compiled", "selfsup")
 VOCABULARY, LENGTH, LR, DECAY, WARMUP = 30_522, 128, 5e-4, 1e-2, 0.1
@@ -114,7 +114,7 @@ def measure_selfsup(arguments: argparse.Namespace, folder: Path) -> tuple[list[t
     from selfsup.method import Batch
     from selfsup.methods.bert import BERT
     from selfsup.models import build_encoder
-    from selfsup.tasks.plan import text_spec
+    from selfsup.tasks.pretraining.plan import text_spec
 
     items = rows_of(arguments.data)
     encoder = build_encoder("bert_mini", channels=items.tokenizer.size, image_size=0, **text_spec(items))

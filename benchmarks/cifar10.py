@@ -39,7 +39,7 @@ from selfsup.evaluation.scratch import train_from_scratch
 from selfsup.method import Encoder
 from selfsup.methods import method_class
 from selfsup.models import build_encoder
-from selfsup.tasks.plan import statistics
+from selfsup.tasks.pretraining.plan import statistics
 from selfsup.views.crops import clean
 
 BASELINES = ("pixels", "pixels_pca", "untrained", "scratch")

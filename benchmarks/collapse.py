@@ -23,12 +23,12 @@ from torch import Tensor, nn
 
 from selfsup.data import Items, Loader, open_data
 from selfsup.engine.loop import Training, fit
-from selfsup.engine.train import NotFiniteError
+from selfsup.engine.step import NotFiniteError
 from selfsup.method import Method
 from selfsup.methods import method_class, simclr, simsiam, swav
 from selfsup.models import build_encoder
-from selfsup.tasks.monitor import make_monitor
-from selfsup.tasks.plan import has_fast_bf16, statistics
+from selfsup.tasks.pretraining.monitor import make_monitor
+from selfsup.tasks.pretraining.plan import has_fast_bf16, statistics
 
 SIZE, STEPS = 16, 150
 HEALTHY = ("simclr", "moco", "byol", "simsiam", "barlow_twins", "vicreg", "swav", "dino", "rotation", "denoising")

@@ -8,7 +8,7 @@ One line of JSON a point, and the plot as an SVG beside it. What stands in the f
 Protocol: the test images, all 10,000 or an even sample. Of a run: the bytes of its one file, names, sizes and checksums included, by
 frequencies and by the prior; the run itself is not counted, as JPEG's program is not. The file is read again, and the images that come out
 are compared with the originals. Of JPEG and WebP: the bytes of all files, and these with their headers counted once, since at 32 x 32 a
-JPEG's header is larger than its image (selfsup/tasks/codecs.py says exactly what is counted). PSNR is a mean over images.
+JPEG's header is larger than its image (selfsup/tasks/compression/codecs.py says exactly what is counted). PSNR is a mean over images.
 
 Careful: the images of cifar10.zip have been JPEGs of quality 75 themselves, so that JPEG of about that quality gives them back nearly as
 they were, for few bytes: its points above 28 dB flatter it. `--crop 24` takes the middle of every image, 4 pixels off the grid of those
@@ -28,7 +28,7 @@ from common import announce, append_line, fits, inner_folder, read_lines, settin
 
 import selfsup
 from selfsup.data import Items, open_data
-from selfsup.tasks.codecs import measure, psnr
+from selfsup.tasks.compression.codecs import measure, psnr
 
 SETTINGS = {"jpeg": (1, 5, 10, 15, 20, 30, 40, 50, 60, 70, 80, 90, 95), "webp": (0, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100)}
 COLOURS = {"selfsup, prior": "#0072b2", "selfsup, frequencies": "#56b4e9", "jpeg, shared": "#d55e00", "jpeg, files": "#e69f00"}

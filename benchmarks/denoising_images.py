@@ -36,8 +36,8 @@ from selfsup.engine.state import copy_state
 from selfsup.evaluation.image_quality import psnr, ssim
 from selfsup.method import Batch, Method
 from selfsup.methods.neighbor2neighbor import Neighbor2Neighbor, NoisyNeighbours
-from selfsup.tasks.plan import build_method, training_of
-from selfsup.tasks.trained import load_method
+from selfsup.tasks.pretraining.plan import build_method, training_of
+from selfsup.tasks.saved.trained_method import load_method
 
 CONTENDERS = ("noisy", "neighbor2neighbor", "supervised")
 MEASURED = ("test_psnr", "test_ssim", "photos_psnr", "photos_ssim", "train_seconds")

@@ -25,16 +25,16 @@ import numpy as np
 from common import announce, append_line, fits, read_lines, setting, table
 
 import selfsup
-from selfsup.data.labelled import Labelled, open_labelled
+from selfsup.data.text.labelled import Labelled, open_labelled
 from selfsup.engine.checkpoint import read_json
 from selfsup.engine.log import Progress
 from selfsup.evaluation.few_label import t_quantile
-from selfsup.tasks.encoder import TrainedEncoder
-from selfsup.tasks.finetune_settings import DECAY
-from selfsup.tasks.plan import choose_device
-from selfsup.tasks.text_tasks import TextTask, task_for
-from selfsup.tasks.text_training import TextNetwork, outputs_of
-from selfsup.tasks.text_work import Budget, TextWork
+from selfsup.tasks.labels.finetune_settings import DECAY
+from selfsup.tasks.labels.text_tasks import TextTask, task_for
+from selfsup.tasks.labels.text_training import TextNetwork, outputs_of
+from selfsup.tasks.labels.text_work import Budget, TextWork
+from selfsup.tasks.pretraining.plan import choose_device
+from selfsup.tasks.saved.trained_encoder import TrainedEncoder
 
 TASKS = {"sst2": ("SST-2", "accuracy"), "upos": ("UPOS tags", "accuracy"), "xquad": ("XQuAD, English", "f1")}
 STARTS = {"pretrained": "#0072b2", "random": "#d55e00"}

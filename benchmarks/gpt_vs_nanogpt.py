@@ -219,12 +219,12 @@ def measure_selfsup(arguments: argparse.Namespace, train: str, held_out: str, fo
     from dataclasses import replace
 
     from selfsup.data import Loader
-    from selfsup.data.text import open_text
+    from selfsup.data.text.texts import open_text
     from selfsup.engine.loop import Training, fit
     from selfsup.method import Batch
     from selfsup.methods.gpt import GPT
     from selfsup.models import build_encoder
-    from selfsup.tasks.plan import has_fast_bf16, text_spec
+    from selfsup.tasks.pretraining.plan import has_fast_bf16, text_spec
 
     (folder / "train.txt").write_text(train)
     read: dict[str, Any] = {"layout": "stream", "length": CONTEXT + 1, "documents": "file", "cache_dir": folder / "cache"}

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 import selfsup
 from selfsup.engine.state import unique_state
-from selfsup.tasks.trained import TrainedMethod, load_method
+from selfsup.tasks.saved.trained_method import TrainedMethod, load_method
 
 SIZES = {"bert": ("bert_tiny", "bert_mini", "bert_small"), "gpt": ("gpt_nano", "gpt_mini", "gpt2")}
 BERT_SHAPES = ((64, 2, 2), (256, 4, 4), (384, 3, 12))
@@ -121,7 +121,7 @@ def outward(method: str, name: str, folder: Path, options: dict[str, Any]) -> di
 def rewrite(run: Path, trained: TrainedMethod) -> None:
     """Put the changed weights into the run, as a checkpoint and as its encoder."""
     from selfsup.engine.checkpoint import checkpoint_path, load_tensors, read_json, save_tensors, steps_saved
-    from selfsup.tasks.encoder import save_encoder
+    from selfsup.tasks.saved.trained_encoder import save_encoder
 
     last = checkpoint_path(run / "checkpoints", steps_saved(run / "checkpoints")[-1])
     optimizer, state = load_tensors(last, "optimizer"), read_json(last / "state.json")
@@ -144,7 +144,7 @@ def largest(a: Tensor, b: Tensor, mask: Tensor | None = None) -> float:
 def inward(family: str, shape: tuple[int, int, int], folder: Path) -> dict[str, Any]:
     """From transformers to selfsup."""
     width, layers, heads = shape
-    from selfsup.data.tokenizer import train_tokenizer
+    from selfsup.data.text.tokenizer import train_tokenizer
 
     made = train_tokenizer(TEXTS, "wordpiece" if family == "bert" else "bpe", vocabulary_size=400)
     special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}

@@ -32,7 +32,7 @@ from selfsup.data import Items, sequential
 from selfsup.engine.loop import Stopped
 from selfsup.methods import method_class
 from selfsup.methods.context_encoder import ContextEncoder, without
-from selfsup.tasks.trained import load_method
+from selfsup.tasks.saved.trained_method import load_method
 from selfsup.views.crops import clean
 
 SHOWN = ("adversarial_weight", "images", "seed", "mask", "psnr", "psnr_each", "psnr_mean_colour", "energy", "energy_real")

@@ -38,11 +38,11 @@ from selfsup.engine.checkpoint import read_json
 from selfsup.engine.loop import Stopped
 from selfsup.evaluation.features import embed_items
 from selfsup.evaluation.few_label import few_label, labelled_rows
-from selfsup.evaluation.reconstruction import reconstruction_against_pca
+from selfsup.evaluation.reconstruction_error import reconstruction_against_pca
 from selfsup.method import Encoder
 from selfsup.models import build_encoder
-from selfsup.tasks.plan import statistics
-from selfsup.tasks.trained import load_method
+from selfsup.tasks.pretraining.plan import statistics
+from selfsup.tasks.saved.trained_method import load_method
 
 RATES = (1e-4, 3e-4, 1e-3)
 PATIENCE, MOST_EPOCHS, FINE_TUNING_BATCH = 15, 100, 20

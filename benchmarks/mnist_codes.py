@@ -28,7 +28,7 @@ from common import announce, append_line, fits, read_lines, read_mnist, setting,
 import selfsup
 from selfsup.engine.loop import Stopped
 from selfsup.evaluation.clusters import cluster_scores
-from selfsup.tasks.trained import load_method
+from selfsup.tasks.saved.trained_method import load_method
 
 SWEEP = [
     {"estimator": estimator, "temperature": first, "last_temperature": last, "beta": beta}

@@ -26,8 +26,8 @@ from torch import Tensor
 
 import selfsup
 from selfsup.engine.loop import Stopped
-from selfsup.evaluation.likelihood import Bound, evidence_bound, importance_nll
-from selfsup.tasks.trained import load_method
+from selfsup.evaluation.evidence import Bound, evidence_bound, importance_nll
+from selfsup.tasks.saved.trained_method import load_method
 
 ITEMS = 64  # test images whose samples are decoded together
 AGREE = 0.01  # nats, between bfloat16 and float32 on the same codes

@@ -132,7 +132,7 @@ def measure_selfsup(arguments: argparse.Namespace, device: torch.device) -> dict
     from selfsup.engine.loop import Training, fit
     from selfsup.methods.simclr import SimCLR
     from selfsup.models import build_encoder
-    from selfsup.tasks.plan import has_fast_bf16, statistics
+    from selfsup.tasks.pretraining.plan import has_fast_bf16, statistics
 
     items = open_data(arguments.folder)
     mean, std = statistics(items)

@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 
 import selfsup
-from selfsup.data.word_vectors import read_word_vectors
+from selfsup.data.text.vector_files import read_word_vectors
 from selfsup.engine.checkpoint import read_json
 from selfsup.evaluation.sts import read_sets, sts
 from selfsup.models.text import Pool
-from selfsup.tasks.encoder import TrainedEncoder, load, untrained
+from selfsup.tasks.saved.trained_encoder import TrainedEncoder, load, untrained
 
 
 def run(text: str, method: str, folder: Path, **settings: Any) -> Path:

@@ -29,8 +29,8 @@ from common import HERE, announce, interleaved, median, now, run_child, setting,
 from mnist_vae import binarised
 from torch import nn
 
+from selfsup.evaluation.evidence import evidence_bound
 from selfsup.evaluation.few_label import t_quantile
-from selfsup.evaluation.likelihood import evidence_bound
 from selfsup.method import Batch
 from selfsup.methods.vae import VAE
 from selfsup.models import build_encoder
@@ -169,7 +169,7 @@ def measure_pythae(arguments: argparse.Namespace, method: VAE, train: np.ndarray
 def measure_selfsup(arguments: argparse.Namespace, method: VAE, train: np.ndarray, folder: Path) -> dict[str, Any]:
     from selfsup.data import Loader, open_data
     from selfsup.engine.loop import Training, fit
-    from selfsup.tasks.plan import has_fast_bf16
+    from selfsup.tasks.pretraining.plan import has_fast_bf16
 
     items, device = open_data(train), torch.device("cpu")
     bf16 = {"selfsup-fp32": False, "selfsup-bf16": True}.get(arguments.only, has_fast_bf16(device))

@@ -26,8 +26,8 @@ import numpy as np
 import torch
 from common import HERE, announce, interleaved, median, now, run_child, setting, table, write_json
 
-from selfsup.data.word_vectors import WordVectors, read_word_vectors, write_word_vectors
-from selfsup.evaluation.words import score_analogies, score_similarity
+from selfsup.data.text.vector_files import WordVectors, read_word_vectors, write_word_vectors
+from selfsup.evaluation.word_scores import score_analogies, score_similarity
 from selfsup.method import Batch
 
 CONTENDERS = ("gensim", "selfsup")
@@ -153,7 +153,7 @@ def train_selfsup(arguments: argparse.Namespace, folder: Path) -> tuple[WordVect
     from dataclasses import replace
 
     from selfsup.data import Loader
-    from selfsup.data.text import open_text
+    from selfsup.data.text.texts import open_text
     from selfsup.engine.loop import Training, fit
     from selfsup.methods.word2vec import Word2Vec
     from selfsup.models import build_encoder

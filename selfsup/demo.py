@@ -11,8 +11,8 @@ import torch
 from torch.utils.data import TensorDataset
 
 from selfsup.data import Items, open_data
-from selfsup.tasks.evaluate import as_table, evaluate
-from selfsup.tasks.pretrain import Run, pretrain
+from selfsup.tasks.labels.evaluate import as_table, evaluate
+from selfsup.tasks.pretraining.pretrain import Run, pretrain
 
 TEST_SHARE = 1 / 3
 

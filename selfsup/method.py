@@ -19,7 +19,7 @@ int64, token numbers. Where the data has classes: "label" (B,) int64, -1 for unk
 number in the data."""
 
 Layout = Literal["packed", "stream", "sentences", "pairs", "related", "lines"]
-"""How text is cut into items; see `selfsup.data.tokens.TextStore`."""
+"""How text is cut into items; see `selfsup.data.text.tokens.TextStore`."""
 
 NO_METRICS: Mapping[str, Tensor] = {}
 
@@ -134,7 +134,7 @@ class Method(nn.Module):
 
     @classmethod
     def layout(cls, options: Mapping[str, Any]) -> Layout:  # noqa: ARG003
-        """How text is cut into items for the method with these options of its own; see `selfsup.data.tokens.TextStore`."""
+        """How text is cut into items for the method with these options of its own; see `selfsup.data.text.tokens.TextStore`."""
         return "packed"
 
     def loss(self, views: Batch) -> Tensor:

@@ -1,8 +1,8 @@
 """Room 1, data: disk -> raw items in one process-safe, seekable, countable form.
 
-Read in this order: `listing` (what a source finds), `sources` (which source reads what), `folders`, `zips`, `tars`, `arrays`, `parquet`,
-`datasets` (raw items, never extracted), `schema`, `tables` (columns -> numbers and codes), `csvs`, `decode` (raw item -> pixels), `workers`
-(decoding processes), `prepare` (the two passes), `cache`, `items`, `opening`, `loader`.
+`files/` knows where bytes lie (listing, folders, zips, tars, parquet); `images/`, `tables/` and `text/` make items of them, each kind in
+a folder of its own. Read in this order: `files/listing` (what a source finds), `images/sources` (which source reads what), `images/decode`
+(raw item -> pixels), `workers` (decoding processes), `images/prepare` (the two passes), `cache`, `items`, `opening`, `loader`.
 """
 
 import importlib

@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int64, UInt8
 
-from selfsup.data.arrays import ArraySource, map_npy
-from selfsup.data.decode import Target, to_uint8
 from selfsup.data.errors import Skipped
-from selfsup.data.listing import Names
-from selfsup.data.prepare import batch
-from selfsup.data.schema import Schema
-from selfsup.data.sources import Source
-from selfsup.data.tables import TableSource
-from selfsup.data.tokenizer import Tokenizer
+from selfsup.data.files.listing import Names
+from selfsup.data.images.arrays import ArraySource, map_npy
+from selfsup.data.images.decode import Target, to_uint8
+from selfsup.data.images.prepare import batch
+from selfsup.data.images.sources import Source
+from selfsup.data.tables.columns import TableSource
+from selfsup.data.tables.schema import Schema
+from selfsup.data.text.tokenizer import Tokenizer
 from selfsup.method import Batch
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from selfsup.data.images.prepare import run_task
 from selfsup.data.items import Items, StreamedStore
-from selfsup.data.prepare import run_task
 from selfsup.data.workers import Pool
 from selfsup.method import Batch
 

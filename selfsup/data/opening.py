@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from selfsup.data.arrays import ArraySource
 from selfsup.data.cache import cache_root, entry
-from selfsup.data.decode import FLOAT, PLAIN
 from selfsup.data.errors import BadDataError, Skipped
+from selfsup.data.images.arrays import ArraySource
+from selfsup.data.images.decode import FLOAT, PLAIN
+from selfsup.data.images.prepare import Plan, Progress, decode_all, inspect, plan, pool_for
+from selfsup.data.images.sources import Source, open_source
 from selfsup.data.items import ArrayStore, Items, MappedStore, Store, StreamedStore, TableStore, VectorStore
-from selfsup.data.prepare import Plan, Progress, decode_all, inspect, plan, pool_for
-from selfsup.data.schema import Schema
-from selfsup.data.sources import Source, open_source
-from selfsup.data.tables import TableSource
+from selfsup.data.tables.columns import TableSource
+from selfsup.data.tables.schema import Schema
 from selfsup.data.workers import Pool
 
 _VERSION = 1  # of what is cached; to be raised with every change of what a pixel becomes
@@ -44,7 +44,7 @@ def open_data(
     Args:
         data: a folder, archive (or folder in it: "photos.zip/train"), .npy, .npz, .parquet, .csv or .tsv (perhaps .gz), list of paths,
             array (N, H, W, C), (N, H, W) or (N, D), tensor (N, C, H, W), or a map-style torch Dataset. Of tables, "table.csv?label=COLUMN"
-            names the column of the classes; see `selfsup.data.tables`.
+            names the column of the classes; see `selfsup.data.tables.columns`.
         image_size: side of the square that training will use, in pixels; None for the median of the shorter sides, at most `largest`.
             Images are kept with a longer side of up to 1.5 times that, and never enlarged; see also `shrink`.
         largest: limit of an `image_size` that is not given.

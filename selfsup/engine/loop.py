@@ -20,7 +20,7 @@ from selfsup.engine.micro import MicroBatches
 from selfsup.engine.optim import learning_rate, make_optimizers, set_learning_rate
 from selfsup.engine.signals import handling
 from selfsup.engine.state import State, optimizer_tensors, restore, unique_state
-from selfsup.engine.train import NotFiniteError, channels_last, chunk_views, train_step
+from selfsup.engine.step import NotFiniteError, channels_last, chunk_views, train_step
 from selfsup.locks import alone
 from selfsup.method import Batch, Method, Recipe
 

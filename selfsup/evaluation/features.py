@@ -12,7 +12,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from selfsup.data import Items, sequential
-from selfsup.engine.train import channels_last
+from selfsup.engine.step import channels_last
 from selfsup.views.crops import clean
 
 Embed = Callable[[Items], Tensor]

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from selfsup.data import Items, sequential
-from selfsup.data.schema import column_statistics
+from selfsup.data.tables.schema import column_statistics
 from selfsup.views.crops import clean
 
 FIT_ROWS = 10_000  # more rows do not move the leading components of images

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from selfsup.data import Items
 from selfsup.engine.optim import layerwise_rates, learning_rate, make_optimizers, set_learning_rate
-from selfsup.engine.train import channels_last, train_step
+from selfsup.engine.step import channels_last, train_step
 from selfsup.method import Batch, Encoder, Method, Recipe
 from selfsup.views.crops import RandomCrop, clean
 

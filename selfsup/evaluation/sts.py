@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from selfsup.data.errors import BadDataError
-from selfsup.data.rows import read_lines
+from selfsup.data.text.rows import read_lines
 from selfsup.evaluation.measures import alignment, spearman, uniformity
 
 ALIKE = 4.0

@@ -25,7 +25,7 @@ from selfsup.method import Batch, Encoder, Layout, Method, Recipe, Update, Vocab
 from selfsup.models.text import only_text
 from selfsup.models.vit import initialise_linear
 from selfsup.views.sampling import chance
-from selfsup.views.tokens import mask_tokens
+from selfsup.views.token_masks import mask_tokens
 
 SHORT = 0.7
 SHORTEST = 32  # tokens

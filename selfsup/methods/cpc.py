@@ -23,7 +23,7 @@ from selfsup.distributed import world_size
 from selfsup.losses import info_nce, mutual_information
 from selfsup.method import Batch, Encoder, Method, Recipe, Update
 from selfsup.models.patch_grid import PatchGrid, cut, mosaic, patch_grid, patch_side, pieces
-from selfsup.views.looks import Look, draw
+from selfsup.views.augment import Look, draw
 from selfsup.views.sampling import chance, integers
 from selfsup.views.warps import warp
 

@@ -25,8 +25,8 @@ from selfsup.method import Batch, Encoder, Method, Recipe
 from selfsup.models.heads import mlp
 from selfsup.models.multicrop import crop_side
 from selfsup.models.teacher import follow, frozen_copy
+from selfsup.views.augment import Look, draw
 from selfsup.views.crops import TwoCrops
-from selfsup.views.looks import Look, draw
 from selfsup.views.sampling import integers
 
 

@@ -30,8 +30,8 @@ from selfsup.models.maps import feature_map, map_values
 from selfsup.models.normalize import Normalize
 from selfsup.models.patch_grid import mosaic, pieces
 from selfsup.views import sampling
+from selfsup.views.augment import Look, draw
 from selfsup.views.crops import clean
-from selfsup.views.looks import Look, draw
 from selfsup.views.tiles import Tiles
 
 

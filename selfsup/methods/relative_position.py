@@ -23,9 +23,9 @@ from selfsup.models.batch_norm import statistics_of
 from selfsup.models.maps import feature_map, map_values
 from selfsup.models.normalize import Normalize
 from selfsup.models.patch_grid import mosaic, pieces
+from selfsup.views.augment import Look, draw
 from selfsup.views.crops import clean
 from selfsup.views.geometry import resize_weights
-from selfsup.views.looks import Look, draw
 from selfsup.views.sampling import chance, integers, normal
 from selfsup.views.tiles import Tiles
 

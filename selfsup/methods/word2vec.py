@@ -24,7 +24,7 @@ from torch import Tensor
 
 from selfsup.distributed import gather, world_size
 from selfsup.method import Batch, Encoder, Layout, Method, Recipe, Update, Vocabulary
-from selfsup.models.words import ENDS, flat, new_table, only_words
+from selfsup.models.word_table import ENDS, flat, new_table, only_words
 from selfsup.views.sampling import integers
 
 PARTS = 4  # of a batch, for each thread: few, as every call of the kernel holds the others up; several, as some take longer

@@ -275,7 +275,7 @@ def _found_width(module: nn.Module, shape: tuple[int, ...]) -> int:
 
 def _of_text(name: str, channels: int, text: Mapping[str, Any], pool: Any, *, of_words: bool) -> Encoder:
     from selfsup.models.text import TextTransformer, text_encoder
-    from selfsup.models.words import WordTable
+    from selfsup.models.word_table import WordTable
 
     made: Encoder
     if of_words:

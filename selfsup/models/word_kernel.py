@@ -4,9 +4,10 @@ An example is a hidden word and what is shown of it: the mean of one or several 
 binary questions, each a row u of the output table and a sign: -log sigmoid(sign u . h) is the loss of one. With negative sampling the
 questions are the word itself (+) and noise words (-), with hierarchical softmax the inner nodes on the word's path through a Huffman tree.
 
-Rows of tables are `stride` numbers long, a multiple of 16, of which those after the vector's width are 0; see `selfsup.models.words`. All
-scores of an example are computed before anything is changed, so an update is its gradient exactly; random numbers are a function of the
-row's seed. The tables do not fit a processor's caches, so rows are asked for two examples before they are needed.
+Rows of tables are `stride` numbers long, a multiple of 16, of which those after the vector's width are 0; see
+`selfsup.models.word_table`. All scores of an example are computed before anything is changed, so an update is its gradient exactly; random
+numbers are a function of the row's seed. The tables do not fit a processor's caches, so rows are asked for two examples before they are
+needed.
 
 Axes: B rows of T tokens, n words kept of a row, P examples, K noise words of each, V words.
 """
@@ -22,7 +23,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
-from selfsup.models.words import ENDS, LANES
+from selfsup.models.word_table import ENDS, LANES
 
 CENTRES = 32  # words whose examples are drawn together, so that they stay in the nearest cache
 AHEAD = 2  # examples

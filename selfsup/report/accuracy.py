@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from selfsup.report.folder import Run, lookup
-from selfsup.report.words import labels, listing, percent, points, real
+from selfsup.report.numbers import labels, listing, percent, points, real
+from selfsup.report.run_contents import Run, lookup
 
 ROWS = {
     "encoder": ("This encoder", "trained without labels"),

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from selfsup.report.accuracy import MARKERS, nearest_to_ten
-from selfsup.report.contest_folder import Contest, Entrant, Measured, few_label, measured
+from selfsup.report.contest_contents import Contest, Entrant, Measured, few_label, measured
 from selfsup.report.contest_table import BASELINES, COLUMNS, ranking
 from selfsup.report.curves import KNOWN
-from selfsup.report.folder import lookup
-from selfsup.report.words import count, real
+from selfsup.report.numbers import count, real
+from selfsup.report.run_contents import lookup
 
 POINTS = 100
 """Points of one curve on the page; of longer ones evenly spaced points are kept, the last among them."""

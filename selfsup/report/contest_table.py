@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from selfsup.report.accuracy import ROWS, nearest_to_ten
-from selfsup.report.contest_folder import Contest, Entrant, Measured, few_label, measured
-from selfsup.report.folder import lookup
-from selfsup.report.words import compact, count, head, labels, real
+from selfsup.report.contest_contents import Contest, Entrant, Measured, few_label, measured
+from selfsup.report.numbers import compact, count, head, labels, real
+from selfsup.report.run_contents import lookup
 
 BASELINES = {key: (ROWS[key][0], note) for key, note in (("pixels_pca", "nothing learned"), ("untrained", "random weights"))}
 

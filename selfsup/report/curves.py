@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from selfsup.report.folder import Run
-from selfsup.report.words import real
+from selfsup.report.numbers import real
+from selfsup.report.run_contents import Run
 
 POINTS = 300
 """Points of one curve on the page; where more were logged, one point stands for a stretch of them, with its range."""

@@ -9,8 +9,8 @@ from typing import Any
 import selfsup
 from selfsup.methods import describe
 from selfsup.report.curves import KNOWN, trained
-from selfsup.report.folder import Run, lookup, read_json
-from selfsup.report.words import UNKNOWN, compact, count, duration, head, plain, real, visible
+from selfsup.report.numbers import UNKNOWN, compact, count, duration, head, plain, real, visible
+from selfsup.report.run_contents import Run, lookup, read_json
 
 LARGEST_HEADER = 16_000_000
 """Bytes of a safetensors header that are read; a ResNet-50's has 40 thousand."""

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from selfsup.report.words import compact, count, head, labels, listing, plain, tail
+from selfsup.report.numbers import compact, count, head, labels, listing, plain, tail
 
 HERE = Path(__file__).parent
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from selfsup.method import Batch
 from selfsup.views import geometry
-from selfsup.views.looks import Look, draw
+from selfsup.views.augment import Look, draw
 
 PART = 64
 """Images that `clean` takes at a time: their canvases become floats."""

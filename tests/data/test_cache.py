@@ -135,8 +135,8 @@ def test_a_root_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 def test_opening_again_reads_only_the_cache(photos: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     folder = photos()
     first = open_data(folder)
-    monkeypatch.setattr("selfsup.data.decode.pixels", lambda *_: pytest.fail("decoded again"))
-    monkeypatch.setattr("selfsup.data.decode.head", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr("selfsup.data.images.decode.pixels", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr("selfsup.data.images.decode.head", lambda *_: pytest.fail("read again"))
     again = open_data(folder)
     np.testing.assert_array_equal(first.batch(np.arange(6))["image"], again.batch(np.arange(6))["image"])
     os.utime(folder / "cat" / "0.png", (1, time.time()))

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from selfsup.data import open_data
-from selfsup.data.prepare import run_task
-from selfsup.data.sources import open_source
+from selfsup.data.images.prepare import run_task
+from selfsup.data.images.sources import open_source
 from selfsup.data.workers import Pool, available_cores
 
 
@@ -33,7 +33,7 @@ def test_results_keep_the_order_of_the_tasks(photos: Callable[..., Path]) -> Non
 
 
 def test_the_number_of_processes_changes_nothing(photos: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("selfsup.data.prepare._TASK_ITEMS", 7)  # several tasks
+    monkeypatch.setattr("selfsup.data.images.prepare._TASK_ITEMS", 7)  # several tasks
     folder = photos(per_class=20)
     (folder / "cat" / "bad.png").write_bytes(b"no")
     opened = [open_data(folder, workers=workers, cache_dir=tmp_path / f"c{workers}", max_bad=0.1) for workers in (0, 2)]
@@ -97,7 +97,7 @@ def test_a_script_without_a_guard_runs_once(tmp_path: Path) -> None:
 
 
 def test_decoding_processes_need_no_torch() -> None:
-    result = run("-c", "import sys, selfsup.data.prepare; print('torch' in sys.modules)")
+    result = run("-c", "import sys, selfsup.data.images.prepare; print('torch' in sys.modules)")
     assert result.stdout == "False\n", result.stderr
 
 

@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selfsup.engine.micro import MicroBatches
-from selfsup.engine.train import train_step
+from selfsup.engine.step import train_step
 from selfsup.method import Batch, Encoder, Method
 from selfsup.methods import METHODS, method_class
 from selfsup.models import build_encoder
 from selfsup.models.batch_norm import statistics_of
-from selfsup.tasks.pretrain import pretrain
+from selfsup.tasks.pretraining.pretrain import pretrain
 
 
 class Net(Encoder):

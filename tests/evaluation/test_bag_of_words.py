@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from selfsup.data.text import open_sentences
-from selfsup.data.tokenizer import Tokenizer, train_tokenizer
+from selfsup.data.text.texts import open_sentences
+from selfsup.data.text.tokenizer import Tokenizer, train_tokenizer
 from selfsup.evaluation.bag_of_words import bag_of_words
 
 WORDS = [f"{a}{b}" for a in "bdklmn" for b in "aeiou"]

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from selfsup.engine.optim import make_optimizers
-from selfsup.engine.train import train_step
+from selfsup.engine.step import train_step
 from selfsup.method import Batch, Method, Recipe
 
 ITEMS = 32

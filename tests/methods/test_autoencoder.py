@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from selfsup.abilities import Decodes, Reconstructs
-from selfsup.engine.train import train_step
+from selfsup.engine.step import train_step
 from selfsup.methods.autoencoder import Autoencoder
 from selfsup.models import Encoder, build_encoder
 from selfsup.models.kept_head import EncoderAndHead, with_head

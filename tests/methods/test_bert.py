@@ -11,7 +11,7 @@ from selfsup.method import Vocabulary
 from selfsup.methods.bert import BERT, Holes, cut, exchange, masked_loss
 from selfsup.models import build_encoder
 from selfsup.models.text import TextTransformer
-from selfsup.views.tokens import mask_tokens
+from selfsup.views.token_masks import mask_tokens
 
 V = 100
 SPECIAL = torch.arange(V) < 5

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from selfsup.engine.train import train_step
+from selfsup.engine.step import train_step
 from selfsup.method import Batch
 from selfsup.methods.byol import BYOL, regression, tau_at
 from selfsup.models import Encoder

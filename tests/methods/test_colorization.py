@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from selfsup.engine.train import train_step
+from selfsup.engine.step import train_step
 from selfsup.method import Batch
 from selfsup.methods.colorization import (
     Colorization,

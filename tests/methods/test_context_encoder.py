@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from selfsup.engine.train import train_step
+from selfsup.engine.step import train_step
 from selfsup.methods.context_encoder import (
     ChannelwiseLinear,
     ContextEncoder,

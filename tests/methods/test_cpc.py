@@ -11,7 +11,7 @@ from torch import nn
 
 import selfsup
 from selfsup.engine.optim import make_optimizers
-from selfsup.engine.train import train_step
+from selfsup.engine.step import train_step
 from selfsup.method import Encoder, Recipe
 from selfsup.methods.cpc import CPC, Context, inner, kept_channels
 from selfsup.models.patch_grid import cut, mosaic, pieces

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from selfsup.abilities import Decodes, Denoises, Reconstructs
-from selfsup.engine.train import train_step
+from selfsup.engine.step import train_step
 from selfsup.method import Batch
 from selfsup.methods.denoising import Corrupted, Denoising, emphasised
 from selfsup.models import Encoder, build_encoder, wrap

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from selfsup.distributed import average_gradients
-from selfsup.engine.train import train_step
+from selfsup.engine.step import train_step
 from selfsup.method import Batch
 from selfsup.methods.dino import DINO, Head, cross_entropy
 from selfsup.models import Encoder, build_encoder

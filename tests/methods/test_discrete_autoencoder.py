@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from selfsup.abilities import Decodes, Explains, Reconstructs, Samples
-from selfsup.engine.train import train_step
+from selfsup.engine.step import train_step
 from selfsup.evaluation.clusters import cluster_scores
 from selfsup.methods.discrete_autoencoder import CleanAndGumbel, DiscreteAutoencoder, divergence, hardest, perplexity, relax
 from selfsup.models import build_encoder

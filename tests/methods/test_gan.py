@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from selfsup.engine.train import train_step
+from selfsup.engine.step import train_step
 from selfsup.method import Batch
 from selfsup.methods.gan import GAN, discriminator_loss, generator_loss
 from selfsup.models import build_encoder

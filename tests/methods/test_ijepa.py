@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from selfsup.engine.train import train_step
+from selfsup.engine.step import train_step
 from selfsup.method import Batch
 from selfsup.methods.ijepa import IJEPA, distance, padded_places
 from selfsup.models import build_encoder

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from selfsup.engine.optim import make_optimizers
-from selfsup.engine.train import train_step
+from selfsup.engine.step import train_step
 from selfsup.method import Batch, Encoder, Recipe
 from selfsup.methods.instance_discrimination import InstanceDiscrimination
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from selfsup.engine.optim import make_optimizers
-from selfsup.engine.train import chunk_views, train_step
+from selfsup.engine.step import chunk_views, train_step
 from selfsup.method import Encoder, Recipe
 from selfsup.methods.jigsaw import Jigsaw, Puzzles, permutation_set, standardised
 from selfsup.models.patch_grid import mosaic, pieces

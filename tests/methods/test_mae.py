@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import selfsup
-from selfsup.engine.train import train_step
+from selfsup.engine.step import train_step
 from selfsup.method import Batch
 from selfsup.methods.mae import MAE, error, normalise, split
 from selfsup.models import build_encoder

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from selfsup.abilities import Denoises
-from selfsup.engine.train import train_step
+from selfsup.engine.step import train_step
 from selfsup.evaluation.image_quality import psnr
 from selfsup.method import Batch
 from selfsup.methods.neighbor2neighbor import PAIRS, Neighbor2Neighbor, subsample, terms

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from selfsup.engine.optim import make_optimizers
-from selfsup.engine.train import train_step
+from selfsup.engine.step import train_step
 from selfsup.method import Batch, Encoder, Recipe
 from selfsup.methods import method_class
 from selfsup.models import build_encoder, wrap

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from selfsup.engine.optim import make_optimizers
-from selfsup.engine.train import chunk_views, train_step
+from selfsup.engine.step import chunk_views, train_step
 from selfsup.method import Encoder, Recipe
 from selfsup.methods.relative_position import PLACES, GridOfPatches, RelativePosition, dropped, neighbours, pixelate, projected
 from selfsup.models.patch_grid import mosaic, pieces

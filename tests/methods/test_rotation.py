@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from selfsup.engine.train import chunk_views, train_step
+from selfsup.engine.step import chunk_views, train_step
 from selfsup.methods.rotation import Rotation, Rotations, circle_error, degrees_off
 from selfsup.models import Encoder
 from selfsup.views import rotations

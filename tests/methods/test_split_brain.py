@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from selfsup.engine.train import train_step
+from selfsup.engine.step import train_step
 from selfsup.methods.split_brain import SplitBrain, ab_classes, cross_entropy, levels, squared_error
 from selfsup.models import build_encoder
 from selfsup.models.maps import feature_map

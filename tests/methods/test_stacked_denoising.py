@@ -6,7 +6,7 @@ from torch import Tensor
 
 from selfsup.abilities import Decodes, Denoises, Reconstructs
 from selfsup.engine.optim import make_optimizers
-from selfsup.engine.train import train_step
+from selfsup.engine.step import train_step
 from selfsup.method import Batch
 from selfsup.methods.stacked_denoising import StackedDenoising
 from selfsup.models import build_encoder, wrap

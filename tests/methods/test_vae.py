@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from selfsup.abilities import Decodes, Explains, Reconstructs, Samples
-from selfsup.engine.train import train_step
-from selfsup.evaluation.likelihood import evidence_bound, importance_nll
+from selfsup.engine.step import train_step
+from selfsup.evaluation.evidence import evidence_bound, importance_nll
 from selfsup.methods.vae import VAE, charged, gaussian_kl
 from selfsup.models import build_encoder
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from selfsup.engine.optim import make_optimizers, set_learning_rate
-from selfsup.engine.train import train_step
+from selfsup.engine.step import train_step
 from selfsup.method import Encoder
 from selfsup.methods.vqvae import VQVAE, Whole, equation_3, nearest, perplexity
 from selfsup.models import build_encoder

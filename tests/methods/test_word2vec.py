@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from selfsup.engine.optim import make_optimizers
-from selfsup.engine.train import train_step
+from selfsup.engine.step import train_step
 from selfsup.method import Batch, Vocabulary
 from selfsup.methods.word2vec import Word2Vec
 from selfsup.models import build_encoder

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from selfsup.methods.word2vec import ENDS, alias_table, chances_to_stay, huffman
 from selfsup.models.word_kernel import draw_examples, keep_words, learn, sigmoids
-from selfsup.models.words import flat, new_table
+from selfsup.models.word_table import flat, new_table
 
 V, WIDTH = 7, 20
 NO_TREE = (np.zeros((V, 0), np.int32), np.zeros((V, 0), np.int8))

@@ -21,7 +21,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from selfsup.report import Abilities, save_abilities, save_sample, save_views
-from selfsup.report.words import visible
+from selfsup.report.numbers import visible
 
 COUNTS = (1, 2, 5, 10, 20, 50, 100)
 CURVES = {"encoder": (0.719, 0.982), "pixels_pca": (0.569, 0.962), "untrained": (0.601, 0.958), "scratch": (0.452, 0.978)}

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from selfsup.report.accuracy import accuracy
-from selfsup.report.folder import Run
+from selfsup.report.run_contents import Run
 
 
 def run_with(**rows: dict[int, tuple[float, float, float]] | float) -> Run:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from selfsup.report.curves import KNOWN, POINTS, curves, thin, trained, warnings
-from selfsup.report.folder import read_run
+from selfsup.report.run_contents import read_run
 
 
 @pytest.mark.parametrize("length", [1, 2, 49, 50, 51, 333, 700])

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfsup.views import colour, looks
+from selfsup.views import augment, colour
+from selfsup.views.augment import Choice, Look, choose, draw
 from selfsup.views.blur import gaussian_blur, kernel_size
 from selfsup.views.crops import MultiCrop, RandomCrop, TwoCrops, clean
-from selfsup.views.looks import Choice, Look, choose, draw
 
 STEP = 1 / 255
 ALL = Look(16, jitter=0.8, colours=(0.8, 0.8, 0.8, 0.2), gray=0.3, blur=0.5, solarize=0.4)
@@ -50,7 +50,7 @@ def one_view(image: Tensor, choice: Choice, i: int, look: Look) -> Tensor:
 @pytest.mark.parametrize("channels", [1, 3, 5])
 @pytest.mark.parametrize("chunk", [1, 7 * 5 * 16 * 16, 10**6], ids=["one by one", "a few", "together"])
 def test_a_batch_of_views_is_each_view_by_itself(channels: int, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(looks, "CHUNK", chunk)
+    monkeypatch.setattr(augment, "CHUNK", chunk)
     batch = {"image": images(60, channels), "size": torch.randint(6, 21, (60, 2), generator=seeded(3))}
     views = draw(batch, ALL, seeded())
     choice = choose(batch["size"], channels, ALL, seeded())

@@ -1,0 +1,5 @@
+"""The command line: parse, call, print."""
+
+from selfsup.cli.app import main, run
+
+__all__ = ["main", "run"]

@@ -1,0 +1,1 @@
+"""Where bytes lie: folders, archives and shards, listed and read in place; knows no kind of data."""

@@ -1,0 +1,1 @@
+"""Encoded pictures and arrays to uint8 pixels."""

@@ -1,0 +1,1 @@
+"""Columns of tables to numbers and codes."""

@@ -1,0 +1,1 @@
+"""Documents and labelled rows of text to token numbers."""

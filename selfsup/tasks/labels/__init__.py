@@ -1,0 +1,1 @@
+"""What a few labels give: fine-tuning, probes, benchmarks, learning in context."""

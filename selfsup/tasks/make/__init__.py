@@ -1,0 +1,1 @@
+"""What a trained method makes: pictures and texts."""

@@ -1,0 +1,1 @@
+"""From unlabelled data to a run folder."""

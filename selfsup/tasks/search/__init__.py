@@ -1,0 +1,1 @@
+"""What vectors give without labels: nearest items and anomalies."""
