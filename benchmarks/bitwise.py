@@ -2,8 +2,8 @@
 
     python benchmarks/bitwise.py [--only simclr,bert] [--root CHECKOUT]
 
-Each run makes 20 steps in float32 on one thread, seed 0, on data made from a fixed seed. Digests depend on the processor and on torch, so both
-sides of a comparison run on one machine. `--root` imports selfsup from another checkout.
+Each run makes 20 steps in float32 on one thread, seed 0, on data made from a fixed seed. Digests depend on the processor and on torch, so
+both sides of a comparison run on one machine. `--root` imports selfsup from another checkout.
 """
 
 import argparse
@@ -63,7 +63,8 @@ def make_data(folder: Path) -> dict[str, str]:
     """Images (64, 32, 32, 3), a table of numbers and a category, and documents of made-up words, by kind -> path."""
     rng = np.random.default_rng(0)
     np.save(folder / "images.npy", rng.integers(0, 256, (64, 32, 32, 3), dtype=np.uint8))
-    rows = [f"{a:.4f},{b:.4f},{'red' if c else 'blue'}" for a, b, c in zip(rng.normal(size=64), rng.normal(size=64), rng.random(64) > 0.5)]
+    numbers = zip(rng.normal(size=64), rng.normal(size=64), rng.random(64) > 0.5, strict=True)
+    rows = [f"{a:.4f},{b:.4f},{'red' if c else 'blue'}" for a, b, c in numbers]
     (folder / "table.csv").write_text("\n".join(["height,weight,colour", *rows]) + "\n")
     words = [f"{a}{b}" for a in ("ba", "de", "ki", "lo", "mu") for b in ("n", "r", "s", "t", "x", "")]
     documents = ["\n".join(" ".join(rng.choice(words, rng.integers(4, 9))) + " ." for _ in range(6)) for _ in range(60)]
@@ -74,7 +75,8 @@ def make_data(folder: Path) -> dict[str, str]:
 def losses(run: Path) -> str:
     """Digest of every logged loss."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    trace = [{key: line[key] for key in sorted(line) if key.startswith("loss")} for line in lines if any(k.startswith("loss") for k in line)]
+    found = [{key: line[key] for key in sorted(line) if key.startswith("loss")} for line in lines]
+    trace = [line for line in found if line]
     assert len(trace) == STEPS, f"expected {STEPS} logged losses, got {len(trace)}"
     return hashlib.sha256(json.dumps(trace).encode()).hexdigest()[:16]
 
